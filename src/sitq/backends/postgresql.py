@@ -1,0 +1,150 @@
+"""PostgreSQL: workers on any number of hosts, woken with the commit; and all that it does differently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Unpack
+
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause, event, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ..engines import Engines
+from ..exceptions import BackendError, NotAvailableError
+from ..listening import Listener
+from ..models import Models
+from ..options import check_bool
+from ..wakeups import Wakeups
+from .dialects import checked_source, register
+from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
+from .postgresql_bulk import copy_in
+from .postgresql_errors import LOST_RACES, sqlstate, translate
+from .postgresql_listening import HEARING, PostgreSQLEar
+from .servers import ServerBackend, ServerDialect
+from .sources import DatabaseAddress, EngineSource
+
+CHANNEL = "sitq"
+SCHEMA_LOCK = 0x73697471
+"""The key of the advisory lock that is held while the schema is changed: the letters of ``sitq``."""
+
+OLDEST = (12,)
+
+
+class PostgreSQLBackend(ServerBackend):
+    """Tasks and results in a PostgreSQL database.
+
+    Nothing is opened before the first use. Apart from the pools it keeps one connection for writing and, as
+    long as a worker or somebody who waits for a result is there, one that listens.
+
+    Args:
+        database: a URL such as ``postgresql+psycopg://user@host/database``, an ``Engine`` or an ``AsyncEngine``.
+            An engine is borrowed: it is never disposed.
+        notify: tell other processes of due and ended tasks as they are committed. Without, they poll.
+        auto_upgrade: upgrade an older schema when the database is opened.
+        models: the mapped classes, if an app owns the tables.
+        options: see ``EngineOptions`` and ``ServerOptions``.
+
+    Raises:
+        ConfigurationError: a value is not allowed; the message names option, value and what is.
+        NotAvailableError: the URL's driver is not installed.
+    """
+
+    kinds = ("postgresql",)
+
+    def __init__(
+        self,
+        database: DatabaseAddress,
+        *,
+        notify: bool = True,
+        auto_upgrade: bool = True,
+        models: Models | None = None,
+        **options: Unpack[ServerOptions],
+    ) -> None:
+        self._lists = take_lists(options)
+        source = checked_source(database, options, self.kinds)
+        self.use(
+            PostgreSQLDialect(source, notify=check_bool("notify", notify)),
+            target=source.target,
+            auto_upgrade=auto_upgrade,
+            models=models,
+        )
+
+
+class PostgreSQLDialect(ServerDialect):
+    """How PostgreSQL is opened, written and listened to."""
+
+    claims_at_once = True
+    clock = select(func.clock_timestamp())
+    connect_timeouts: ClassVar = {
+        "psycopg": ("connect_timeout", int),
+        "psycopg2": ("connect_timeout", int),
+        "asyncpg": ("timeout", float),
+    }
+
+    def __init__(self, source: EngineSource, *, notify: bool = True) -> None:
+        super().__init__(source)
+        self.news = send if notify else None
+
+    bulk_insert = staticmethod(copy_in)
+
+    @staticmethod
+    def insert_if_free(table: TableClause) -> Insert:
+        return insert(table).on_conflict_do_nothing()
+
+    def create_private_engine(self) -> AsyncEngine:
+        engine = super().create_private_engine()
+        event.listen(engine.sync_engine, "handle_error", know_lost)
+        return engine
+
+    def write_settings(self) -> Iterable[str]:
+        return (f"SET lock_timeout = {round(self.source.connection_timeout * 1000)}",)
+
+    def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:
+        database, schema = connection.execute(select(func.current_database(), func.current_schema())).one()
+        return list(postgresql_grants(lists, models, database, schema))
+
+    def taking_over(self, tables: Sequence[str]) -> Iterable[str]:
+        return (f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE",)
+
+    def check_server(self, connection: Connection) -> None:
+        version = connection.dialect.server_version_info or OLDEST
+        if version < OLDEST:
+            raise NotAvailableError(f"{self.source.target} is PostgreSQL {version[0]}; sitq needs {OLDEST[0]} or later")
+
+    @contextmanager
+    def lock_schema(self, engine: Engine) -> Iterator[Connection]:
+        with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
+            connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+            yield connection
+
+    def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
+        if self.news is None or self.source.driver not in HEARING:
+            return None
+        return Listener(lambda: PostgreSQLEar(engines, CHANNEL), wakeups)
+
+    def lost_race(self, error: BaseException) -> bool:
+        return sqlstate(getattr(error, "orig", None) or error) in LOST_RACES
+
+    def translate_driver(self, error: BaseException) -> BackendError:
+        return translate(error, self.source.target)
+
+
+def know_lost(context: ExceptionContext) -> OperationalError | None:
+    """Take it for a lost connection if asyncpg, asked just when the server hangs up, stumbles over its own state."""
+    error = context.original_exception
+    if type(error).__name__ != "InternalClientError":
+        return None
+    context.is_disconnect = True
+    return OperationalError(None, None, error, hide_parameters=True, connection_invalidated=True)
+
+
+def send(topic: ColumnElement[str]) -> ColumnElement[Any]:
+    """Notify the channel. The same topic again in one transaction is sent once."""
+    return func.pg_notify(CHANNEL, topic)
+
+
+for kind in PostgreSQLBackend.kinds:
+    register(kind, PostgreSQLDialect)

@@ -1,0 +1,125 @@
+"""LISTEN: a connection of its own, outside every pool, over which PostgreSQL tells what others have committed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+from collections.abc import Callable, Collection
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from ..engines import Engines, close_detached
+
+STILL_THERE = 120
+"""After so many waits without news the server is asked whether it is still there."""
+
+
+Take = Callable[[float], Collection[str]]
+"""Waits for news, at most so many seconds, and returns the topics."""
+
+
+class PostgreSQLEar:
+    """Hears one channel. Drivers differ in how they hand over what was heard: see ``HEARING``."""
+
+    def __init__(self, engines: Engines, channel: str) -> None:
+        self._engines = engines
+        self._silent = 0
+        self._connection, self._take = engines.call(listen, engines.called_engine, channel)
+
+    def wait(self, timeout: float) -> Collection[str]:
+        """Return the topics that were heard, as soon as there are any."""
+        topics = self._engines.call(self._take, timeout)
+        self._silent = 0 if topics else self._silent + 1
+        if self._silent >= STILL_THERE:
+            self._silent = 0
+            self._engines.call(self._connection.exec_driver_sql, "SELECT 1")
+        return topics
+
+    def close(self) -> None:
+        """Close the connection."""
+        with contextlib.suppress(Exception):  # it may be dead already
+            self._engines.call(close_detached, self._connection)
+
+
+def listen(engine: Engine, channel: str) -> tuple[Connection, Take]:
+    """Open a connection outside the pool that listens, and return how to hear it."""
+    connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+    try:
+        connection.detach()
+        take = HEARING[engine.dialect.driver, engine.dialect.is_async](connection.connection.dbapi_connection, channel)
+        connection.exec_driver_sql(f"LISTEN {channel}")
+    except BaseException:
+        close_detached(connection)
+        raise
+    return connection, take
+
+
+def hear_psycopg(driver: Any, channel: str) -> Take:
+    """Over psycopg 3."""
+
+    def take(timeout: float) -> set[str]:
+        return {news.payload for news in driver.notifies(timeout=timeout, stop_after=1)}
+
+    return take
+
+
+def hear_psycopg_async(adapted: Any, channel: str) -> Take:
+    """Over psycopg 3's async connection."""
+
+    async def gather(driver: Any, timeout: float) -> set[str]:
+        return {news.payload async for news in driver.notifies(timeout=timeout, stop_after=1)}
+
+    return lambda timeout: adapted.run_async(lambda driver: gather(driver, timeout))
+
+
+def hear_asyncpg(adapted: Any, channel: str) -> Take:
+    """Over asyncpg, which calls back."""
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def hear(driver: Any, pid: int, channel: str, topic: str) -> None:
+        heard.put_nowait(topic)
+
+    def end(driver: Any) -> None:
+        heard.put_nowait("")
+
+    async def gather(driver: Any, timeout: float) -> set[str]:
+        topics: set[str] = set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                topics.add(await heard.get())
+        while not heard.empty():
+            topics.add(heard.get_nowait())
+        if driver.is_closed():
+            raise ConnectionResetError("the connection that listens was closed")
+        return topics
+
+    async def begin(driver: Any) -> None:
+        driver.add_termination_listener(end)
+        await driver.add_listener(channel, hear)
+
+    adapted.run_async(begin)
+    return lambda timeout: adapted.run_async(lambda driver: gather(driver, timeout))
+
+
+def hear_psycopg2(driver: Any, channel: str) -> Take:
+    """Over psycopg2, which is to be polled."""
+
+    def take(timeout: float) -> set[str]:
+        select.select([driver], [], [], timeout)
+        driver.poll()
+        topics = {news.payload for news in driver.notifies}
+        driver.notifies.clear()
+        return topics
+
+    return take
+
+
+HEARING: dict[tuple[str, bool], Callable[[Any, str], Take]] = {
+    ("psycopg", False): hear_psycopg,
+    ("psycopg", True): hear_psycopg_async,
+    ("asyncpg", True): hear_asyncpg,
+    ("psycopg2", False): hear_psycopg2,
+}
+"""By the driver's name, and whether it is async. With other drivers, waiters poll."""

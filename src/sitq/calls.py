@@ -1,0 +1,174 @@
+"""A call becomes a row: the part of enqueueing that needs no database, shared by both queues."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import partial
+from types import FunctionType
+from typing import Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
+
+from .claims import TaskRow
+from .exceptions import ConfigurationError, InvalidArgumentError, SitqError
+from .ids import new_id
+from .serialization import Serializer
+from .task_options import NO_OPTIONS, TaskOptions, is_task_option, parse_options
+from .tasks import options_of
+
+CHUNK = 10_000
+"""``enqueue_many`` commits this many rows at once, all or none of them."""
+
+REMEMBERED_SHAPES = 100  # of one function; more than that are made up as they come
+
+CallRow: TypeAlias = tuple[Any, ...] | Mapping[str, Any]
+"""The arguments of one call in ``enqueue_many``: positional ones, or keywords."""
+
+
+class Callee(NamedTuple):
+    """What is known of a function without calling it.
+
+    ``signature`` is ``None`` where Python cannot tell it. Whether a call fits depends only on the number of
+    its arguments and the names of its keywords, so ``fitting`` remembers those that did.
+    """
+
+    name: str
+    signature: inspect.Signature | None
+    fitting: set[tuple[object, ...]]
+
+
+_callees: WeakKeyDictionary[FunctionType, Callee] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class CallPreparer:
+    """Checks calls and turns them into the columns of new tasks.
+
+    Attributes:
+        serializer: makes their bytes.
+        now: the backend's clock.
+        options: what goes before the options that functions carry.
+    """
+
+    serializer: Serializer
+    now: Callable[[], datetime]
+    options: TaskOptions = NO_OPTIONS
+
+    def with_options(self, values: Mapping[str, object]) -> CallPreparer:
+        """The same with these options, as a user gave them, on top of its own."""
+        if values.get("retry") is not None:
+            raise ConfigurationError("retry belongs to the function: give it to @sitq.task(retry=...)")
+        return replace(self, options=self.options.overridden_by(parse_options(values)))
+
+    def row(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRow:
+        """The columns of a task that makes this call.
+
+        Raises:
+            InvalidArgumentError: it cannot be called, or not with these arguments.
+            SerializationError: the function or an argument has no bytes form.
+        """
+        callee = read_callee(function)
+        check_arguments(callee, args, kwargs)
+        now, task_id = self.now(), new_id()
+        payload = self.serializer.dump_call(function, args, kwargs, task_id=task_id)
+        options = options_of(function).overridden_by(self.options)
+        row = options.columns(now)
+        if options.unique_key is not None:
+            row.update(options.key_columns(args, kwargs))
+        row.update(id=task_id, name=callee.name, created_at=now, function=payload.function)
+        if payload.args is not None:
+            row["args"] = payload.args
+        if payload.kwargs is not None:
+            row["kwargs"] = payload.kwargs
+        return row
+
+    def rows(self, function: Callable[..., Any], calls: Iterable[CallRow]) -> Iterator[TaskRow]:
+        """Check what can be checked at once, then give ``row`` for each call as it is asked for."""
+        read_callee(function)
+        return self._each(function, iter(check_calls(calls)))
+
+    def _each(self, function: Callable[..., Any], calls: Iterator[object]) -> Iterator[TaskRow]:
+        for number, call in enumerate(calls):
+            try:
+                yield self.row(function, *split_call(call))
+            except SitqError as exc:
+                exc.add_note(f"It was row {number} of enqueue_many, counting from 0.")
+                raise
+
+
+def check_calls(calls: object) -> Iterable[object]:
+    """Return the rows given to ``enqueue_many``, or raise ``InvalidArgumentError`` for what cannot be rows."""
+    if isinstance(calls, str | bytes | Mapping) or not isinstance(calls, Iterable):
+        raise InvalidArgumentError(f"rows must be an iterable of tuples and dicts, not {type(calls).__name__}")
+    return calls
+
+
+def split_call(call: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional arguments and the keywords of one row given to ``enqueue_many``."""
+    if isinstance(call, tuple):
+        return call, {}
+    if isinstance(call, Mapping) and all(isinstance(name, str) for name in call):
+        return (), dict(call)
+    kind = "dict with keys that are not texts" if isinstance(call, Mapping) else type(call).__name__
+    raise InvalidArgumentError(f"a row must be a tuple of arguments or a dict of keywords, not a {kind}")
+
+
+@contextmanager
+def saying_what_stands(enqueued: Sequence[str]) -> Iterator[None]:
+    """Add to an error how many rows were committed before it."""
+    try:
+        yield
+    except Exception as exc:
+        if enqueued:
+            exc.add_note(f"The first {len(enqueued)} rows had been enqueued by then, and stay so.")
+        raise
+
+
+def check_arguments(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise ``InvalidArgumentError`` if the function cannot be called with these arguments."""
+    shape = (len(args), *kwargs)
+    if callee.signature is None or shape in callee.fitting:
+        return
+    try:
+        callee.signature.bind(*args, **kwargs)
+    except TypeError as exc:
+        options = ", ".join(f"{name}=..." for name in kwargs if is_task_option(name))
+        hint = f"; options of the task go through queue.options({options})" if options else ""
+        raise InvalidArgumentError(f"the arguments do not fit {callee.name}: {exc}{hint}") from None
+    if len(callee.fitting) < REMEMBERED_SHAPES:
+        callee.fitting.add(shape)
+
+
+def read_callee(function: object) -> Callee:
+    """Say what is known of a function; raise ``InvalidArgumentError`` for what cannot be called."""
+    if type(function) is not FunctionType:
+        return _read_callee(function)
+    callee = _callees.get(function)
+    if callee is None:
+        callee = _callees[function] = _read_callee(function)
+    return callee
+
+
+def _read_callee(function: object) -> Callee:
+    if not callable(function):
+        advice = " (give the function itself, and its arguments after it)" if inspect.iscoroutine(function) else ""
+        raise InvalidArgumentError(f"a task needs something that can be called, not {type(function).__name__}{advice}")
+    try:
+        # Not of what is wrapped: a decorator may add or take arguments of its own.
+        signature: inspect.Signature | None = inspect.signature(function, follow_wrapped=False)
+    except (ValueError, TypeError):
+        signature = None
+    return Callee(readable_name(function), signature, set())
+
+
+def readable_name(function: object) -> str:
+    """The dotted name by which people know a function, such as ``shop.mail.send``; of an object, its class's."""
+    while isinstance(function, partial):
+        function = function.func
+    named = function if isinstance(getattr(function, "__qualname__", None), str) else type(function)
+    module = getattr(named, "__module__", None)
+    name: str = named.__qualname__  # type: ignore[attr-defined]  # by the line above, or every class has one
+    return f"{module}.{name}" if module else name

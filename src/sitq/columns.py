@@ -1,0 +1,105 @@
+"""Column types that mean the same on every database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import TIMESTAMP, Boolean, ColumnElement, Dialect, Float, LargeBinary, Text, TypeDecorator
+from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+from .exceptions import InvalidArgumentError
+
+# MariaDB cannot index TEXT, and its BLOB and TEXT end at 64 KiB. PostgreSQL compares ids byte by byte
+# under the collation C, which is their order in time, and cheaper than a language's rules.
+Key = (
+    Text()
+    .with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+    .with_variant(postgresql.TEXT(collation="C"), "postgresql")
+)
+Word = Text().with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
+LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+Payload = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
+Real = Float(53).with_variant(mysql.DOUBLE(asdecimal=False), "mysql", "mariadb")
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, aware in Python; naive values are refused.
+
+    SQLite keeps it as text (``YYYY-MM-DD HH:MM:SS.ffffff``, so that text order is time order and
+    ``CURRENT_TIMESTAMP`` reads back), PostgreSQL as ``TIMESTAMPTZ``, MariaDB as ``DATETIME(6)``.
+    """
+
+    impl = TIMESTAMP(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime]:
+        """``datetime``, always aware."""
+        return datetime
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn an aware datetime into UTC; raise ``InvalidArgumentError`` for a naive one."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InvalidArgumentError(f"{value!r} has no time zone; give an aware datetime, as datetime.now(UTC) is")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Mark what the database gave as UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
+        """Read what SQLite lets anybody write there too: a number as Unix time, what is no time as ``None``."""
+        read = super().result_processor(dialect, coltype)
+        return None if read is None else lambda value: None if value is None else _read_time(read, value)
+
+
+def _read_time(read: Callable[[Any], datetime | None], value: Any) -> datetime | None:
+    # One row that somebody wrote by hand must not keep a worker from all the others.
+    try:
+        return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else read(value)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+
+
+class utc_now(FunctionElement[datetime]):  # noqa: N801  # named as the SQL function that it is
+    """The database's clock as a column's server default."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(utc_now)
+def _current_timestamp(element: utc_now, compiler: Any, **options: Any) -> str:
+    return "CURRENT_TIMESTAMP"
+
+
+@compiles(utc_now, "mysql", "mariadb")
+def _utc_timestamp(element: utc_now, compiler: Any, **options: Any) -> str:
+    # CURRENT_TIMESTAMP would be in the session's time zone, which DATETIME does not keep. SQLAlchemy adds the
+    # parentheses if it knows the server; without them Alembic finds the default that the server tells equal.
+    return "utc_timestamp(6)" if compiler.dialect.server_version_info else "(utc_timestamp(6))"
+
+
+class sql_false(ColumnElement[bool]):  # noqa: N801
+    """FALSE as a column's server default, written as each database gives it back."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(sql_false)
+def _false(element: sql_false, compiler: Any, **options: Any) -> str:
+    return "FALSE"
+
+
+@compiles(sql_false, "mysql", "mariadb")
+def _zero(element: sql_false, compiler: Any, **options: Any) -> str:
+    return "0"

@@ -1,0 +1,292 @@
+"""The two doors to a database: ``read`` and ``write`` for threads, ``aread`` and ``awrite`` for event loops.
+
+What goes through a door is a plain function of the store. Reads run on a session of their own; writes stand
+in the line of the backend's one writer. The first use opens the database: it makes or upgrades the tables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnectionInTime
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from . import forks, schema
+from .clock import Clock
+from .dialect import Dialect
+from .engines import Engines, again_if_lost, require_lost
+from .exceptions import BackendError, PoolTimeoutError, ReadOnlyError
+from .models import Models, StoreModels
+from .wakeups import Wakeups
+from .write_connection import WriteConnection
+from .writer import Write, Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Database:
+    """One database, its engines and its doors. Nothing is opened before the first use.
+
+    Args:
+        dialect: what this kind of database does differently.
+        models: the mapped classes.
+        auto_upgrade: whether an older schema is upgraded when the database is opened.
+        target: what the database is called in messages.
+    """
+
+    def __init__(self, dialect: Dialect, models: Models, *, auto_upgrade: bool, target: str) -> None:
+        self.dialect = dialect
+        self.models = StoreModels(
+            models.task,
+            models.result,
+            models.queue_state,
+            news=dialect.news,
+            claims_at_once=dialect.claims_at_once,
+            index_hint=dialect.index_hint,
+            insert_if_free=dialect.insert_if_free,
+            bulk_insert=dialect.bulk_insert,
+        )
+        self.target = target
+        self.wakeups = Wakeups()
+        self._auto_upgrade = auto_upgrade
+        self._opening = threading.RLock()
+        self._reset()
+        forks.watch(self)
+
+    def _reset(self) -> None:
+        self._is_open = False
+        self._clock = Clock()
+        self._engines = Engines(self.dialect)
+        self._writer = Writer(WriteConnection(self))
+        self._listener = self.dialect.listener(self._engines, self.wakeups)
+        self.wakeups.on_subscribe = None if self._listener is None else self._listener.start
+
+    @property
+    def engine(self) -> Engine:
+        """The sync engine; raises ``NotAvailableError`` where there is only an async driver."""
+        return self._engines.engine
+
+    @property
+    def async_engine(self) -> AsyncEngine:
+        """The async engine of the running loop; raises ``NotAvailableError`` where there is only a sync driver."""
+        return self._engines.async_engine
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections of both pools are with somebody just now."""
+        return self._engines.connections_in_use()
+
+    @property
+    def average_query_time(self) -> float:
+        """Milliseconds that a statement took lately, the mean."""
+        return self._engines.query_times.average()
+
+    def now(self) -> datetime:
+        """The time by the clock that leases follow."""
+        return self._clock.now()
+
+    # The doors.
+
+    def read(self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a store function that changes nothing."""
+
+        def look() -> T:
+            with Session(self._engines.called_engine, expire_on_commit=False) as session:
+                return function(session, self.models, *args, **kwargs)
+
+        with self.translated():
+            self.open()
+            return self._engines.call(again_if_lost, look)
+
+    async def aread(
+        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a store function that changes nothing without blocking the event loop."""
+
+        async def look() -> T:
+            async with AsyncSession(self.async_engine, expire_on_commit=False) as session:
+                return await session.run_sync(lambda sync: function(sync, self.models, *args, **kwargs))
+
+        if not self.dialect.reads_on_loops:
+            return await asyncio.to_thread(lambda: self.read(function, *args, **kwargs))
+        with self.translated():
+            await self.aopen()
+            try:
+                return await unbroken(look())
+            except DBAPIError as error:
+                require_lost(error)
+                return await unbroken(look())
+
+    def write(
+        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a store function and return when it has been committed."""
+        assert not kwargs, "writes are compared by their arguments, so these are positional"
+        return self._commit(Write(function, (self.models, *args)))
+
+    async def awrite(
+        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run a store function without blocking the event loop, and return when it has been committed."""
+        assert not kwargs, "writes are compared by their arguments, so these are positional"
+        return await self._acommit(Write(function, (self.models, *args)))
+
+    def write_rows(
+        self, function: Callable[[Session, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+    ) -> list[T]:
+        """``write`` for a function that gives one answer a row; rows of several callers go in one call."""
+        return self._commit(Write(function, (self.models,), rows))
+
+    async def awrite_rows(
+        self, function: Callable[[Session, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+    ) -> list[T]:
+        """``awrite`` for a function that gives one answer a row; rows of several callers go in one call."""
+        return await self._acommit(Write(function, (self.models,), rows))
+
+    def _commit(self, write: Write[T]) -> T:
+        with self.translated():
+            self.open_to_write()
+            return self._writer.write(write)
+
+    async def _acommit(self, write: Write[T]) -> T:
+        with self.translated():
+            if self.dialect.read_only or not self._is_open:
+                await asyncio.to_thread(self.open_to_write)
+            return await self._writer.awrite(write)
+
+    # Opening and closing.
+
+    def open(self) -> None:
+        """Make the database ready, unless it is: its folder, its file, its tables."""
+        if self._is_open:
+            return
+        with self.translated(), self._opening:
+            if not self._is_open:
+                self.dialect.prepare()
+                self._engines.call(again_if_lost, self._check_schema)
+                self._is_open = True
+
+    async def aopen(self) -> None:
+        """``open`` without blocking the event loop."""
+        if not self._is_open:
+            await asyncio.to_thread(self.open)
+
+    def open_to_write(self) -> None:
+        """``open``, or raise ``ReadOnlyError`` if the database is to be read only."""
+        self.require_writable()
+        self.open()
+
+    def require_writable(self) -> None:
+        """Raise ``ReadOnlyError`` if the database is to be read only."""
+        if self.dialect.read_only:
+            raise ReadOnlyError(f"{self.target} was opened with readonly=True; open it without to change anything")
+
+    def close(self) -> None:
+        """Commit what waits and close every connection; the next use opens again."""
+        with self._opening:
+            with self.translated():
+                self._writer.close()
+                if self._listener is not None:
+                    self._listener.close()
+                self._engines.close(self.dialect.release)
+            self._reset()
+
+    @contextmanager
+    def kept_closed(self) -> Iterator[None]:
+        """Close every connection, and let who wants to open the database wait until the block ends."""
+        with self._opening:
+            self.close()
+            yield
+
+    async def aclose(self) -> None:
+        """``close`` without blocking the event loop."""
+        await self._engines.aclose()
+        await asyncio.to_thread(self.close)
+
+    def begin_anew(self) -> None:
+        """In a forked child: leave the parent's connections alone, not even closing them, and open others."""
+        forks.keep((self._engines, self._writer, self._listener))
+        self._opening = threading.RLock()
+        self._reset()
+
+    def _check_schema(self) -> None:
+        engine = self._engines.called_engine
+        with engine.connect() as connection:
+            self.dialect.check_server(connection)
+            self._read_clock(connection)
+            state = schema.read_state(connection)
+            if self.dialect.read_only:
+                schema.check(connection, target=self.target)
+            elif state.is_newer:
+                schema.check_newer(connection, state)
+        if not (self.dialect.read_only or state.is_current or state.is_newer):
+            with self.dialect.lock_schema(engine) as connection:
+                schema.ensure(connection, auto_upgrade=self._auto_upgrade, target=self.target)
+        self.dialect.settle(engine)
+
+    def _read_clock(self, connection: Connection) -> None:
+        self._clock.set_by(lambda: self.dialect.read_clock(connection))
+
+    # What the writer's connection asks for.
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function where connections of the sync door can be used."""
+        return self._engines.call(function, *args, **kwargs)
+
+    def connect_to_write(self) -> Connection:
+        """Open a connection whose transactions take the write lock when they begin."""
+        return again_if_lost(lambda: self.dialect.connect_to_write(self._engines.called_engine))
+
+    def connect_to_snapshot(self) -> Connection:
+        """Open a connection whose transaction sees one moment of the database."""
+        return self.dialect.connect_to_snapshot(self._engines.called_engine)
+
+    def before_write(self, connection: Connection) -> None:
+        """Read the server's clock, if it is time to."""
+        if self._clock.is_stale:
+            self._read_clock(connection)
+            connection.rollback()
+
+    def lost_race(self, error: BaseException) -> bool:
+        """Whether this error rolled back a transaction that may do better when it is run again at once."""
+        return self.dialect.lost_race(error)
+
+    def translate(self, error: BaseException) -> BackendError | None:
+        """Turn a driver's or the pool's error into one of sitq's, or return ``None`` if it is neither."""
+        if isinstance(error, NoConnectionInTime):
+            return PoolTimeoutError(
+                f"no connection to {self.target} was free within pool_timeout; "
+                f"raise it, connection_pool_size or max_overflow"
+            )
+        return self.dialect.translate(error)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn errors into sitq's, the cause kept."""
+        try:
+            yield
+        except Exception as error:
+            translation = self.translate(error)
+            if translation is None:
+                raise
+            raise translation from error
+
+
+async def unbroken(look: Coroutine[Any, Any, T]) -> T:
+    """Await to the end, also when cancelled: a driver's connection that is left in mid-statement is lost."""
+    task = asyncio.ensure_future(look)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        task.cancelled() or task.exception()  # looked at, so that nobody complains
+        raise

@@ -1,0 +1,164 @@
+"""What each kind of database does differently: the hooks that ``backends/`` fills in, a file for each kind."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from .engines import Engines
+from .exceptions import BackendError, NotAvailableError
+from .health import CheckReport
+from .listening import Listener
+from .models import BulkInsert
+from .presence import Presence
+from .secret import Secret
+from .wakeups import Wakeups
+
+if TYPE_CHECKING:
+    from .database import Database
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the pages that are done and how many there are in all; with tasks where the database is on a server."""
+
+
+class Dialect(ABC):
+    """All that one kind of database does differently; ``backends/`` has a file for each."""
+
+    read_only = False
+    """Whether verbs that write are refused."""
+
+    has_sync_driver = True
+    """Whether ``create_engine`` can be called; if not, sync callers are served over the async driver."""
+
+    has_async_driver = True
+    """Whether ``create_async_engine`` can be called."""
+
+    reads_on_loops = True
+    """Whether async callers read over an async engine on their own loop; if not, they are served from threads."""
+
+    borrows_engines = False
+    """Whether the engines are an app's, and so never disposed."""
+
+    news: Callable[[ColumnElement[str]], ColumnElement[Any]] | None = None
+    """Makes the expression that sends a topic to other processes with the commit; ``None`` sends none."""
+
+    claims_at_once = False
+    """Whether a claim selects and leases in one statement."""
+
+    index_hint: str | None = None
+    """What makes the claim use an index, which the braces stand for; ``None`` where it is chosen well."""
+
+    bulk_insert: BulkInsert | None = None
+    """Inserts many rows faster than an INSERT does."""
+
+    @staticmethod
+    @abstractmethod
+    def insert_if_free(table: TableClause) -> Insert:
+        """Make an INSERT that does nothing where it would meet a unique index, and raises nothing there."""
+
+    @abstractmethod
+    def create_engine(self) -> Engine:
+        """Make the sync engine, or give the borrowed one. Nothing is opened yet."""
+
+    @abstractmethod
+    def create_async_engine(self) -> AsyncEngine:
+        """Make an async engine for the running event loop, or give the borrowed one. Nothing is opened yet."""
+
+    def create_private_engine(self) -> AsyncEngine:
+        """Make an async engine for a loop of sitq's own, never the borrowed one."""
+        return self.create_async_engine()
+
+    @abstractmethod
+    def connect_to_write(self, engine: Engine) -> Connection:
+        """Open a connection whose transactions take the write lock when they begin."""
+
+    def connect_to_snapshot(self, engine: Engine) -> Connection:
+        """Open a connection whose transaction sees what was there when it began to read."""
+        return engine.connect()
+
+    @abstractmethod
+    def lock_schema(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Hold a transaction in which nobody else changes the schema; it commits if the block ends well."""
+
+    @abstractmethod
+    def translate(self, error: BaseException) -> BackendError | None:
+        """Turn a driver's error into one of sitq's, or return ``None`` if it is not the driver's."""
+
+    def lost_race(self, error: BaseException) -> bool:
+        """Whether this error rolled back a transaction that may do better when it is run again at once."""
+        return False
+
+    def prepare(self) -> None:
+        """Make ready for the first connection."""
+
+    def settle(self, engine: Engine) -> None:
+        """Do what alters the database, now that its tables are known to be sitq's."""
+
+    def release(self, engine: Engine) -> None:
+        """Do what is due before the last connections are closed."""
+
+    def check_server(self, connection: Connection) -> None:
+        """Raise ``NotAvailableError`` if the server cannot do what sitq needs."""
+
+    def read_clock(self, connection: Connection) -> datetime | None:
+        """Read the clock that leases follow; ``None`` where it is this machine's."""
+        return None
+
+    def presence(self, worker_id: str) -> Presence:
+        """What lets workers notice at once if this one dies; by default they learn of it from its leases."""
+        return Presence(worker_id)
+
+    def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
+        """What hears of other processes; ``None`` where waiters can only poll."""
+        return None
+
+    # What an operator asks for. The defaults say that it is not for sitq to do.
+
+    def create_engine_apart(self, patience: float) -> Engine | None:
+        """Make an engine that waits for no pool, and for locks at most ``patience`` seconds; ``None`` is the usual."""
+        return None
+
+    def measure(self) -> dict[str, Any]:
+        """Find out what ``Health`` tells of sizes, without a statement; raise what makes the database unhealthy."""
+        return {}
+
+    def examine(self, engine: Engine) -> dict[str, Any]:
+        """Find out more for ``Health``, by statements; raise what makes the database unhealthy."""
+        return {}
+
+    def back_up(self, database: Database, target: Path, progress: Progress | None) -> None:
+        """Write a copy of the database to a file, whole or not at all."""
+        raise self._not_available("backup")
+
+    def restore(self, database: Database, damaged: bool, source: Path, paused: bool, progress: Progress | None) -> None:
+        """Put the content of a backup in the place of the database's, whole or not at all.
+
+        If the present content is ``damaged``, no connection of this process is open.
+        """
+        raise self._not_available("restore")
+
+    def rekey(self, new_key: Secret | None) -> None:
+        """Encrypt with another key, or decrypt if it is ``None``; no connection of this process is open."""
+        raise self._not_available("rekey")
+
+    def vacuum(self) -> None:
+        """Give back the space of deleted rows."""
+        raise self._not_available("vacuum")
+
+    def optimize(self) -> None:
+        """Let the database look at its tables, so that it finds the best way through them."""
+        raise self._not_available("optimize")
+
+    def check(self) -> CheckReport:
+        """Look at every page and reference."""
+        raise self._not_available("check")
+
+    def _not_available(self, verb: str) -> NotAvailableError:
+        return NotAvailableError(f"{verb} is not available for this kind of database; use the tools of its server")

@@ -1,0 +1,254 @@
+"""The schema: ``Task``, ``Result`` and ``QueueState``, declarative models that are plain records too.
+
+The mixins hold the columns, so that an app may own the tables under names of its own; the models at
+the end are sitq's. The documented columns stand first, as revision ``0001`` makes them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    ForeignKeyConstraint,
+    Index,
+    Insert,
+    Integer,
+    MetaData,
+    Table,
+    TableClause,
+    column,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, declared_attr, mapped_column
+
+from .columns import Key, LongText, Payload, Real, UTCDateTime, Word, sql_false, utc_now
+from .exceptions import BackendError, InvalidArgumentError
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+FALSE = text("FALSE")
+ZERO = text("0")
+
+
+class TaskStatus(enum.StrEnum):
+    """Where a task is in its life; each member equals the string that the column holds."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def parse(cls, status: str) -> TaskStatus:
+        """Return the status with this name; raise ``InvalidArgumentError`` if there is none."""
+        try:
+            return cls(status)
+        except ValueError:
+            raise InvalidArgumentError(f"status={status!r} is not allowed: give one of {cls.names()}") from None
+
+    @classmethod
+    def read(cls, column: str | None) -> TaskStatus:
+        """Return the status that a row holds, NULL being ``queued``; raise ``BackendError`` for any other text."""
+        try:
+            return cls(column or cls.QUEUED)
+        except ValueError:
+            raise BackendError(
+                f"a task in the database has the status {column!r}, written by hand; correct it to one of {cls.names()}"
+            ) from None
+
+    @classmethod
+    def names(cls) -> str:
+        """Return the allowed texts, for a message."""
+        return ", ".join(repr(member.value) for member in cls)
+
+    @property
+    def ended(self) -> bool:
+        """Whether a task in this status will not run again by itself."""
+        return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+
+
+class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
+    """The columns of a task. Times are aware and in UTC, durations are seconds."""
+
+    id: Mapped[str] = mapped_column(Key, primary_key=True)
+    function: Mapped[bytes] = mapped_column(Payload)
+    args: Mapped[bytes | None] = mapped_column(Payload, default=None)
+    kwargs: Mapped[bytes | None] = mapped_column(Payload, default=None)
+    priority: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
+    status: Mapped[str | None] = mapped_column(Word, server_default=text("'queued'"), default=TaskStatus.QUEUED.value)
+    created_at: Mapped[datetime | None] = mapped_column(UTCDateTime, server_default=utc_now(), default=None)
+    started_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    retry_count: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
+    max_retries: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
+    error_message: Mapped[str | None] = mapped_column(LongText, default=None)
+
+    # Scheduling (0002). `scheduled` parts waiting tasks from due ones, so that a claim is one index seek;
+    # `unique_key` is held while the task is unfinished; `options` is JSON that only a worker reads.
+    name: Mapped[str | None] = mapped_column(LongText, default=None)
+    queue: Mapped[str] = mapped_column(Word, server_default=text("'default'"), default="default")
+    due_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    scheduled: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
+    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    timeout: Mapped[float | None] = mapped_column(Real, default=None)
+    unique_key: Mapped[str | None] = mapped_column(Key, default=None)
+    options: Mapped[str | None] = mapped_column(LongText, default=None)
+
+    # Leases (0003). `worker_id` and `claim_count` together are the fencing token of one claim.
+    worker_id: Mapped[str | None] = mapped_column(Word, default=None)
+    claim_count: Mapped[int] = mapped_column(Integer, server_default=ZERO, default=0)
+    lease_until: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    crash_count: Mapped[int] = mapped_column(Integer, server_default=ZERO, default=0)
+    isolated: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
+    progress: Mapped[float | None] = mapped_column(Real, default=None)
+    progress_note: Mapped[str | None] = mapped_column(LongText, default=None)
+
+    # Tracebacks (0004): a JSON list, one entry an attempt that failed, the oldest first.
+    errors: Mapped[str | None] = mapped_column(LongText, default=None)
+
+    @declared_attr.directive
+    def __table_args__(cls) -> tuple[Any, ...]:
+        """The indexes: one for each question that a worker asks."""
+        return task_indexes(cls.__tablename__)  # type: ignore[attr-defined]  # every mapped class has one
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(id={self.id!r}, name={self.name!r}, status={self.status!r})"
+
+
+def task_indexes(table_name: str) -> tuple[Index, ...]:
+    """The indexes of a task table: due tasks in the order of the claim, future ones, leases, ended ones, held keys."""
+    due = (column("status") == text("'queued'")) & (column("scheduled") == FALSE)
+    future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))
+    running = column("status") == text("'running'")
+    held = column("unique_key").is_not(None)
+    ended = column("completed_at").is_not(None)
+    return (
+        Index(
+            f"ix_{table_name}_claim",
+            "status",
+            "scheduled",
+            "queue",
+            column("priority").desc(),
+            "id",
+            sqlite_where=due,
+            postgresql_where=due,
+        ),
+        Index(
+            f"ix_{table_name}_due",
+            "status",
+            "scheduled",
+            "due_at",
+            sqlite_where=future,
+            postgresql_where=future,
+        ),
+        Index(f"ix_{table_name}_lease", "status", "lease_until", sqlite_where=running, postgresql_where=running),
+        Index(
+            f"ix_{table_name}_ended",
+            "queue",
+            "status",
+            "completed_at",
+            sqlite_where=ended,
+            postgresql_where=ended,
+        ),
+        Index(f"uq_{table_name}_unique_key", "unique_key", unique=True, sqlite_where=held, postgresql_where=held),
+    )
+
+
+class ResultMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
+    """The columns of a result: how a task ended. ``value`` holds what the serializer wrote."""
+
+    task_id: Mapped[str] = mapped_column(Key, primary_key=True)
+    value: Mapped[bytes | None] = mapped_column(Payload, default=None)
+    is_error: Mapped[bool | None] = mapped_column(Boolean, server_default=sql_false(), default=False)
+    error_message: Mapped[str | None] = mapped_column(LongText, default=None)
+    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime, server_default=utc_now(), default=None)
+
+    # Tracebacks (0004): the worker's, and the dotted name of the exception's class.
+    error_type: Mapped[str | None] = mapped_column(LongText, default=None)
+    traceback: Mapped[str | None] = mapped_column(LongText, default=None)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(task_id={self.task_id!r}, is_error={self.is_error!r})"
+
+
+class QueueStateMixin(MappedAsDataclass, kw_only=True, eq=False):
+    """The columns of a queue's state; a queue without a row runs."""
+
+    name: Mapped[str] = mapped_column(Key, primary_key=True)
+    paused_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+
+
+class Base(DeclarativeBase):
+    """The registry of sitq's own tables."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+
+
+class Task(TaskMixin, Base):
+    """A call that was enqueued: what to run, when, and how far it has come."""
+
+    __tablename__ = "tasks"
+
+
+class Result(ResultMixin, Base):
+    """How a task ended: its value, or its error."""
+
+    __tablename__ = "results"
+    __table_args__ = (ForeignKeyConstraint(["task_id"], ["tasks.id"]),)
+
+
+class QueueState(QueueStateMixin, Base):
+    """Whether a queue is paused."""
+
+    __tablename__ = "sitq_queues"
+
+
+@dataclass(frozen=True)
+class Models:
+    """The mapped classes that a store function works on: sitq's own, or an app's."""
+
+    task: type[TaskMixin]
+    result: type[ResultMixin]
+    queue_state: type[QueueStateMixin]
+
+
+OWN_MODELS = Models(task=Task, result=Result, queue_state=QueueState)
+
+
+BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]
+"""Inserts rows, given the table and the names of the columns; says ``False`` if it cannot over this driver."""
+
+
+@dataclass(frozen=True)
+class StoreModels(Models):
+    """The mapped classes, and how their database likes to be asked.
+
+    Attributes:
+        news: makes the expression that sends a topic to other processes with the commit; ``None`` where
+            nobody can hear it.
+        claims_at_once: whether a claim selects and leases in one statement.
+        index_hint: what makes the claim use an index, which the braces stand for, whatever the statistics say.
+        insert_if_free: makes the INSERT that does nothing where it would meet a unique index.
+        bulk_insert: see ``BulkInsert``; ``None`` where an INSERT with many rows is as fast.
+    """
+
+    news: Callable[[ColumnElement[str]], ColumnElement[Any]] | None = None
+    claims_at_once: bool = False
+    index_hint: str | None = None
+    insert_if_free: Callable[[TableClause], Insert] | None = None
+    bulk_insert: BulkInsert | None = None

@@ -1,0 +1,52 @@
+"""How values become pickles: plain data by the fast way, whatever else by cloudpickle."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from types import FunctionType
+from typing import NoReturn
+
+import cloudpickle
+
+PROTOCOL = 5  # every Python that sitq runs on reads it
+
+
+def dump(value: object) -> bytes:
+    """Pickle nearly anything; functions that cannot be imported travel by value."""
+    data: bytes = cloudpickle.dumps(value, protocol=PROTOCOL)
+    return data
+
+
+def dump_plain(value: object) -> bytes | None:
+    """Pickle plain data; ``None`` if it is not."""
+    return _PlainPickler.dumps(value)
+
+
+def is_reference(function: FunctionType, data: bytes) -> bool:
+    """Whether the pickle of a function is merely where to import it from."""
+    # The standard pickler knows nothing but references.
+    try:
+        return pickle.dumps(function, PROTOCOL) == data
+    except (pickle.PicklingError, AttributeError):
+        return False
+
+
+class _NotPlainError(Exception):
+    """Something is neither text, bytes, number, boolean, None nor a collection of these."""
+
+
+class _PlainPickler(pickle.Pickler):
+    """Pickles plain data without asking anything in Python about each object."""
+
+    def reducer_override(self, obj: object) -> NoReturn:
+        raise _NotPlainError
+
+    @classmethod
+    def dumps(cls, value: object) -> bytes | None:
+        buffer = io.BytesIO()
+        try:
+            cls(buffer, PROTOCOL).dump(value)
+        except _NotPlainError:
+            return None
+        return buffer.getvalue()

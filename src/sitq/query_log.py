@@ -1,0 +1,77 @@
+"""Timing statements, and logging them: the text, the time and the rows, never a parameter, which may be a payload."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from typing import Any
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
+
+logger = logging.getLogger("sitq.sql")
+
+WINDOW = 60.0
+"""Seconds for which a statement counts in the average."""
+
+STATEMENTS = 1_000
+"""The latest statements that are remembered."""
+
+SLOW = 100.0
+"""Milliseconds from which on a statement is marked as slow."""
+
+
+class QueryTimes:
+    """How long the latest statements took, on all engines that are timed with it."""
+
+    def __init__(self) -> None:
+        self._ended: deque[tuple[float, float]] = deque(maxlen=STATEMENTS)
+
+    def average(self) -> float:
+        """The mean in milliseconds, over the last minute and at most a thousand statements; 0 if there were none."""
+        since = time.perf_counter() - WINDOW
+        times = [seconds for ended, seconds in self._ended.copy() if ended >= since]
+        return sum(times) / len(times) * 1000 if times else 0.0
+
+    def watch(self, engine: Engine) -> None:
+        """Time each statement of an engine."""
+        ended, clock = self._ended, time.perf_counter
+
+        def note_start(*arguments: Any) -> None:
+            arguments[4].sitq_started = clock()
+
+        def note_end(*arguments: Any) -> None:
+            now = clock()
+            ended.append((now, now - arguments[4].sitq_started))
+
+        event.listen(engine, "before_cursor_execute", note_start)
+        event.listen(engine, "after_cursor_execute", note_end)
+
+
+def log_queries(engine: Engine) -> None:
+    """Log each statement of a timed engine when it has run, at level INFO to the logger ``sitq.sql``."""
+    event.listen(engine, "after_cursor_execute", _log)
+
+
+def _log(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+    rows = _count_rows(cursor, context)
+    milliseconds = (time.perf_counter() - context.sitq_started) * 1000
+    slow = milliseconds >= SLOW
+    logger.info(
+        "%s [%.1f ms, %s%s]",
+        " ".join(statement.split()),
+        milliseconds,
+        "1 row" if rows == 1 else f"{rows} rows",
+        ", SLOW" if slow else "",
+        extra={"action": "query", "milliseconds": milliseconds, "rows": rows, "slow": slow},
+    )
+
+
+def _count_rows(cursor: Any, context: Any) -> int:
+    """How many rows were written, or were found: these are fetched now, which is when SQLite looks for them."""
+    if cursor.description is None or context.execution_options.get("stream_results"):
+        return max(int(cursor.rowcount), 0)
+    rows = cursor.fetchall()
+    context.cursor_fetch_strategy = FullyBufferedCursorFetchStrategy(cursor, cursor.description, initial_buffer=rows)
+    return len(rows)

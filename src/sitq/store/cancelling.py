@@ -1,0 +1,135 @@
+"""Tasks that are not to run: queued ones end at once, running ones are marked for their worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Row, Update, bindparam, delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from ..claims import CancelResult, Token, why_unwanted
+from ..models import Models, StoreModels, TaskStatus
+from ..wakeups import CANCELLATIONS, RESULTS
+from .announcing import announce
+from .tables import ROWS_A_STATEMENT, TRUE, is_running, table_of
+
+CANCELLED_TYPE = "sitq.exceptions.TaskCancelledError"
+
+
+def cancel(
+    session: Session, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
+) -> dict[str, CancelResult]:
+    """Cancel queued tasks, ask for running ones to be cancelled, and say what became of each."""
+    found: dict[str, CancelResult] = {}
+    for start in range(0, len(task_ids), ROWS_A_STATEMENT):
+        found |= cancel_some(session, models, sorted(task_ids[start : start + ROWS_A_STATEMENT]), reason, now)
+    return {task_id: found.get(task_id, CancelResult.UNKNOWN) for task_id in task_ids}
+
+
+def cancel_some(
+    session: Session, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
+) -> dict[str, CancelResult]:
+    """Cancel as many tasks as one statement may name."""
+    statuses = lock_tasks(session, models, task_ids)
+    end_as_cancelled(session, models, dict.fromkeys(ids_in(statuses, TaskStatus.QUEUED), reason), now)
+    running = ids_in(statuses, TaskStatus.RUNNING)
+    if running:
+        session.execute(request_statement(models), {"ids": running, "reason": reason})
+        announce(session, models, (CANCELLATIONS,))
+    return {task_id: _RESULTS.get(status, CancelResult.ENDED) for task_id, status in statuses.items()}
+
+
+_RESULTS = {TaskStatus.QUEUED: CancelResult.CANCELLED, TaskStatus.RUNNING: CancelResult.REQUESTED}
+
+
+def lock_tasks(session: Session, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+    """The status of each of these tasks, which stays so until the commit."""
+    task = models.task
+    rows = session.execute(
+        select(task.id, task.status).where(task.id.in_(task_ids)).order_by(task.id).with_for_update()
+    )
+    return {row.id: TaskStatus.read(row.status) for row in rows}
+
+
+def ids_in(statuses: Mapping[str, TaskStatus], status: TaskStatus) -> list[str]:
+    """The tasks that are in this status."""
+    return [task_id for task_id, each in statuses.items() if each is status]
+
+
+def end_as_cancelled(session: Session, models: StoreModels, reasons: Mapping[str, str | None], now: datetime) -> None:
+    """End tasks that nobody runs, each for its reason, and tell who waits for them."""
+    if not reasons:
+        return
+    result = table_of(models.result)
+    session.execute(
+        cancel_statement(models), [{"of_task": task_id, "why": why, "at": now} for task_id, why in reasons.items()]
+    )
+    session.execute(delete(result).where(result.c.task_id.in_(list(reasons))))
+    session.execute(insert(result), [cancelled_result(task_id, why, now) for task_id, why in reasons.items()])
+    announce(session, models, (RESULTS,))
+
+
+def cancelled_result(task_id: str, reason: str | None, now: datetime) -> dict[str, Any]:
+    """The result's row of a task that was cancelled."""
+    return {
+        "task_id": task_id,
+        "is_error": True,
+        "error_message": reason,
+        "error_type": CANCELLED_TYPE,
+        "completed_at": now,
+    }
+
+
+def only_wanted(session: Session, models: StoreModels, rows: Sequence[Row[Any]], now: datetime) -> list[Row[Any]]:
+    """The claimable rows that are still to run; the others end as cancelled."""
+    whys = {row.id: why_unwanted(row.cancel_requested, row.expires_at, now) for row in rows}
+    unwanted = {task_id: why for task_id, why in whys.items() if why is not None}
+    end_as_cancelled(session, models, unwanted, now)
+    return [row for row in rows if row.id not in unwanted]
+
+
+def cancel_requests(session: Session, models: Models, tokens: Sequence[Token]) -> dict[Token, str | None]:
+    """Which of these claims hold tasks that are to be cancelled, and why."""
+    task, wanted = models.task, set(tokens)
+    found: dict[Token, str | None] = {}
+    for start in range(0, len(tokens), ROWS_A_STATEMENT):
+        ids = [token.task_id for token in tokens[start : start + ROWS_A_STATEMENT]]
+        rows = session.execute(
+            select(task.id, task.worker_id, task.claim_count, task.error_message).where(
+                task.id.in_(ids), is_running(task), task.cancel_requested == TRUE
+            )
+        )
+        found |= {Token(row.id, row.worker_id, row.claim_count): row.error_message for row in rows}
+    return {token: reason for token, reason in found.items() if token in wanted}
+
+
+@lru_cache
+def cancel_statement(models: Models) -> Update:
+    """A task ends without having been run to its end."""
+    task = table_of(models.task)
+    return (
+        update(task)
+        .where(task.c.id == bindparam("of_task"))
+        .values(
+            status=TaskStatus.CANCELLED.value,
+            completed_at=bindparam("at"),
+            error_message=bindparam("why"),
+            unique_key=None,
+            worker_id=None,
+            lease_until=None,
+        )
+    )
+
+
+@lru_cache
+def request_statement(models: Models) -> Update:
+    """Running tasks are to be cancelled; the reason waits where it will stand in the end."""
+    task = table_of(models.task)
+    return (
+        update(task)
+        .where(task.c.id.in_(bindparam("ids", expanding=True)))
+        .values(cancel_requested=TRUE, error_message=bindparam("reason"))
+    )

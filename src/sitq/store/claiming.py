@@ -1,0 +1,251 @@
+"""Due tasks become a worker's: first the future tasks whose time has come, then one index seek a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Executable, Integer, Row, Select, Update, bindparam, case, exists, func, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from ..claims import Claim, ClaimRequest, IsolatedTasks
+from ..models import Models, StoreModels, TaskStatus
+from .cancelling import only_wanted
+from .tables import FALSE, ROWS_A_STATEMENT, TRUE, is_due, is_scheduled, table_of
+
+SWEEPS = 10
+"""How often one claim sweeps tasks away that are not to run any more, before it leaves the rest to the next."""
+
+
+def claim(session: Session, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
+    """Lease due tasks to the worker: queues in the order given, in each the highest priority and oldest id first."""
+    if request.isolated is IsolatedTasks.FIRST and (alone := claim_isolated(session, models, request, now)):
+        return alone
+    release_scheduled(session, models, now)
+    claims: list[Claim] = []
+    for queue in request.queues:
+        if len(claims) < request.limit:
+            claims += claim_from(session, models, queue, request, request.limit - len(claims), now)
+    if not claims and request.isolated is IsolatedTasks.LAST:
+        return claim_isolated(session, models, request, now)
+    return claims
+
+
+def release_scheduled(session: Session, models: Models, now: datetime) -> None:
+    """Let the claim see future tasks whose time has come."""
+    ids = session.execute(scheduled_ids(models), {"now": now}).scalars().all()
+    if ids:
+        session.execute(release_statement(models), {"ids": ids})
+
+
+def claim_from(
+    session: Session, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+) -> list[Claim]:
+    """Lease at most ``limit`` tasks of one queue; those that are not to run any more end on the way."""
+    claims: list[Claim] = []
+    for _ in range(SWEEPS):
+        leased, all_wanted = lease_some(session, models, queue, request, limit - len(claims), now)
+        claims += leased
+        if all_wanted or len(claims) == limit:
+            break
+        sweep(session, models, queue, now)
+    return claims
+
+
+def lease_some(
+    session: Session, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+) -> tuple[list[Claim], bool]:
+    """Lease those of the first due tasks that are still to run, and say whether all are."""
+    values = lease_values(request, now)
+    if models.claims_at_once:
+        rows = session.execute(claim_statement(models), {"in_queue": queue, "limit": limit, **values}).all()
+        wanted = only_wanted(session, models, rows, now)
+        claims = sorted((to_claim(row, request.worker_id, row.claim_count) for row in wanted), key=order_of_claims)
+        return claims, len(wanted) == len(rows)
+    rows = session.execute(due_tasks(models), {"in_queue": queue, "limit": limit}).all()
+    wanted = only_wanted(session, models, rows, now)
+    if wanted:
+        session.execute(lease_statement(models), {"ids": [row.id for row in wanted], **values})
+    return [to_claim(row, request.worker_id, row.claim_count + 1) for row in wanted], len(wanted) == len(rows)
+
+
+def sweep(session: Session, models: StoreModels, queue: str, now: datetime) -> None:
+    """End those of the first due tasks that are not to run any more, as many as one statement may name."""
+    only_wanted(session, models, session.execute(first_due_tasks(models), {"in_queue": queue}).all(), now)
+
+
+def claim_isolated(session: Session, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
+    """Lease the task that has waited longest of those that must run alone, if there is one."""
+    found = session.execute(isolated_tasks(models), {"in_queues": list(request.queues), "now": now}).all()
+    rows = only_wanted(session, models, found, now)
+    if rows:
+        values = lease_values(request, now) | {"alone": True}
+        session.execute(lease_statement(models), {"ids": [row.id for row in rows], **values})
+    return [to_claim(row, request.worker_id, row.claim_count + 1)._replace(isolated=True) for row in rows]
+
+
+def isolated_waiting(session: Session, models: Models, queues: Sequence[str], now: datetime) -> bool:
+    """Whether a task of these queues waits that must run alone."""
+    question = first_isolated(models, [models.task.id])
+    return session.execute(question, {"in_queues": list(queues), "now": now}).first() is not None
+
+
+def lease_values(request: ClaimRequest, now: datetime) -> dict[str, Any]:
+    """What ``lease`` asks for."""
+    until = now + timedelta(seconds=request.lease)
+    return {"worker": request.worker_id, "now": now, "until": until, "alone": False}
+
+
+def order_of_claims(claim: Claim) -> tuple[int, str]:
+    """The highest priority first, equal ones in the order of their ids."""
+    return -claim.priority, claim.id
+
+
+def to_claim(row: Row[Any], worker_id: str, claim_count: int) -> Claim:
+    """A row of a task, with the number that this claim gave it."""
+    return Claim(
+        row.id,
+        worker_id,
+        claim_count,
+        row.queue,
+        row.name,
+        row.function,
+        row.args,
+        row.kwargs,
+        row.priority or 0,
+        row.created_at,
+        whole(row.retry_count),
+        whole(row.max_retries),
+        row.timeout,
+        row.options,
+        row.crash_count,
+        row.errors,
+    )
+
+
+def whole(value: object) -> int:
+    """A number that somebody may have written by hand: SQLite keeps NULL and texts there too, which count as 0."""
+    return value if isinstance(value, int) else 0
+
+
+def next_due_at(session: Session, models: Models) -> datetime | None:
+    """When the next future task becomes due.
+
+    It may be one of any queue: to ask for some, a million future tasks of another would be passed over.
+    """
+    task = models.task
+    future = is_scheduled(task) & (task.isolated == FALSE)
+    statement = select(task.due_at).where(future).order_by(task.due_at).limit(1)
+    return session.execute(statement).scalar()
+
+
+@lru_cache
+def due_tasks(models: StoreModels) -> Executable:
+    """The claim's question; its ORDER BY is the order of the index, so the LIMIT ends the search."""
+    return first_due(models, claimed_columns(models))
+
+
+def claimed_columns(models: Models) -> list[Any]:
+    """What a worker is told of a task, and what says whether it is still to run."""
+    told = [getattr(models.task, name) for name in Claim._fields if name not in ("worker_id", "isolated")]
+    return [*told, models.task.expires_at, models.task.cancel_requested]
+
+
+@lru_cache
+def first_due_tasks(models: StoreModels) -> Executable:
+    """What says of the first due tasks whether they are still to run."""
+    task = models.task
+    question = first_due(models, [task.id, task.expires_at, task.cancel_requested])
+    return question.limit(ROWS_A_STATEMENT)
+
+
+def first_due(models: StoreModels, columns: list[Any]) -> Select[Any]:
+    """The due tasks of a queue that nobody else is about to claim, in the order of the claim."""
+    task, state = models.task, models.queue_state
+    paused = exists().where(state.name == bindparam("in_queue"), state.paused_at.is_not(None))
+    question = select(*columns)
+    if models.index_hint is not None:
+        question = question.with_hint(task, models.index_hint.format(f"ix_{table_of(task).name}_claim"))
+    return (
+        question.where(is_due(task), task.queue == bindparam("in_queue"), ~paused)
+        .order_by(task.priority.desc(), task.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+
+
+@lru_cache
+def isolated_tasks(models: Models) -> Executable:
+    """The claim's question for a task that must run alone."""
+    return first_isolated(models, claimed_columns(models)).with_for_update(skip_locked=True)
+
+
+def first_isolated(models: Models, columns: list[Any]) -> Select[Any]:
+    """The first of the tasks that must run alone.
+
+    They wait among the future tasks, where nothing else is overdue for long: so neither question meets a task
+    that is the other's affair.
+    """
+    task, state = models.task, models.queue_state
+    paused = select(state.name).where(state.paused_at.is_not(None))
+    return (
+        select(*columns)
+        .where(is_scheduled(task), task.due_at <= bindparam("now"), task.isolated == TRUE)
+        .where(task.queue.in_(bindparam("in_queues", expanding=True)), task.queue.not_in(paused))
+        .order_by(task.due_at)
+        .limit(1)
+    )
+
+
+@lru_cache
+def lease_statement(models: Models) -> Update:
+    """Selected tasks become the worker's."""
+    return lease(models).where(table_of(models.task).c.id.in_(bindparam("ids", expanding=True)))
+
+
+@lru_cache
+def claim_statement(models: StoreModels) -> ReturningUpdate[Any]:
+    """Due tasks become the worker's in one statement. As an array, the ids are selected once, whatever the plan."""
+    task = table_of(models.task)
+    ids = func.array(first_due(models, [models.task.id]).scalar_subquery())
+    # One that has expired ends in the same transaction, without having been begun.
+    begun = case((task.c.expires_at <= bindparam("now"), task.c.started_at), else_=bindparam("now"))
+    leasing = lease(models).values(started_at=begun).where(task.c.id == func.any(ids))
+    return leasing.returning(*claimed_columns(models))
+
+
+def lease(models: Models) -> Update:
+    """Tasks become running; the number of the claim goes up with every one."""
+    task = table_of(models.task)
+    return update(task).values(
+        status=TaskStatus.RUNNING.value,
+        worker_id=bindparam("worker"),
+        claim_count=task.c.claim_count + 1,
+        started_at=bindparam("now"),
+        lease_until=bindparam("until"),
+        scheduled=FALSE,
+        isolated=bindparam("alone"),
+    )
+
+
+@lru_cache
+def scheduled_ids(models: Models) -> Executable:
+    """The future tasks whose time has come, the earliest first, as many as one statement may name."""
+    task = models.task
+    return (
+        select(task.id)
+        .where(is_scheduled(task), task.due_at <= bindparam("now"), task.isolated == FALSE)
+        .order_by(task.due_at)
+        .limit(ROWS_A_STATEMENT)
+        .with_for_update(skip_locked=True)
+    )
+
+
+@lru_cache
+def release_statement(models: Models) -> Update:
+    """Future tasks become due."""
+    task = table_of(models.task)
+    return update(task).where(task.c.id.in_(bindparam("ids", expanding=True))).values(scheduled=FALSE)

@@ -1,0 +1,67 @@
+"""New tasks become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from itertools import groupby
+
+from sqlalchemy import Insert, Text, column, insert, literal
+from sqlalchemy.orm import Session
+
+from ..claims import TaskRow
+from ..models import StoreModels, TaskMixin
+from ..wakeups import queue_topic
+from .announcing import announce
+from .tables import bare_table
+from .unique import enqueue_unique
+
+
+def with_scheduled(rows: Sequence[TaskRow], now: datetime) -> list[TaskRow]:
+    """The rows, marked where they are due later than ``now``: the claim passes over them until then."""
+    return [row if row.get("due_at") is None else row | {"scheduled": row["due_at"] > now} for row in rows]
+
+
+def enqueue(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> list[str]:
+    """Insert new tasks; return the ids of those that stand, in the same order: where a unique key is held, its holder.
+
+    Raises ``DuplicateTaskError`` for a held key whose row says so.
+    """
+    due_in = {queue_topic(row.get("queue", "default")) for row in rows if not row.get("scheduled")}
+    keyed = [row for row in rows if row.get("unique_key") is not None]
+    if keyed:
+        standing = enqueue_unique(session, models, keyed)
+        insert_all(session, models, [row for row in rows if row["id"] not in standing])
+        announce(session, models, due_in)
+        return [standing.get(str(row["id"]), str(row["id"])) for row in rows]
+    if models.news is not None and due_in and len(rows) == 1:
+        session.execute(telling_statement(models, tuple(rows[0])), rows[0])
+    else:
+        insert_all(session, models, rows)
+        announce(session, models, due_in)
+    return [row["id"] for row in rows]
+
+
+def insert_all(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> None:
+    """Insert rows; those that have the same columns go together."""
+    for keys, alike in groupby(rows, key=tuple):
+        session.execute(insert_statement(models.task, keys), list(alike))
+
+
+@lru_cache(maxsize=256)
+def insert_statement(task: type[TaskMixin], keys: tuple[str, ...]) -> Insert:
+    """An INSERT of just these columns: a statement that is kept is compiled once.
+
+    It names a bare table, since the mapped one would add the Python-side default of every column left
+    out; the server's defaults are the same.
+    """
+    return insert(bare_table(task, keys))
+
+
+@lru_cache(maxsize=256)
+def telling_statement(models: StoreModels, keys: tuple[str, ...]) -> Insert:
+    """The INSERT of one due task that tells of it too: a statement more would cost another way to the server."""
+    assert models.news is not None, "enqueue has looked"
+    topic = literal(queue_topic("")).concat(column("queue", Text))
+    return insert_statement(models.task, keys).returning(models.news(topic))

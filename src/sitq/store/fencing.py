@@ -1,0 +1,46 @@
+"""The fence around every write of a worker: the claim's token in the WHERE, and a look at the row count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, CursorResult, Table, Update, bindparam, select
+from sqlalchemy.orm import Session
+
+from ..claims import Token
+from ..models import Models, TaskStatus
+from .tables import ROWS_A_STATEMENT, RUNNING
+
+
+def holds(task: Table) -> ColumnElement[bool]:
+    """The task that a token of ``token_values`` is for, as long as its claim holds."""
+    return (
+        (task.c.id == bindparam("token_id"))
+        & (task.c.status == RUNNING)
+        & (task.c.worker_id == bindparam("token_worker"))
+        & (task.c.claim_count == bindparam("token_claim"))
+    )
+
+
+def token_values(token: Token) -> dict[str, Any]:
+    """What ``holds`` asks for."""
+    return {"token_id": token.task_id, "token_worker": token.worker_id, "token_claim": token.claim_count}
+
+
+def count_changed(session: Session, statement: Update, values: list[dict[str, Any]]) -> int:
+    """Run a fenced UPDATE once for each token; return how many rows it changed."""
+    if not values:
+        return 0
+    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
+
+
+def statuses_under(session: Session, models: Models, tokens: Sequence[Token]) -> dict[Token, TaskStatus]:
+    """The status of each task whose latest claim is the token's; tokens of an earlier claim are left out."""
+    task = models.task
+    found: dict[Token, TaskStatus] = {}
+    for start in range(0, len(tokens), ROWS_A_STATEMENT):
+        ids = [token.task_id for token in tokens[start : start + ROWS_A_STATEMENT]]
+        rows = session.execute(select(task.id, task.worker_id, task.claim_count, task.status).where(task.id.in_(ids)))
+        found |= {Token(row.id, row.worker_id, row.claim_count): TaskStatus.read(row.status) for row in rows}
+    return {token: found[token] for token in tokens if token in found}

@@ -1,0 +1,159 @@
+"""Claims end: each ending is fenced by its token, and its result is stored beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import lru_cache
+from itertools import compress
+from typing import Any
+
+from sqlalchemy import Delete, Insert, Update, bindparam, case, delete, func, insert, literal, update
+from sqlalchemy.orm import Session
+
+from ..claims import Claim, ClaimRequest, Outcome
+from ..models import Models, StoreModels, TaskStatus
+from ..wakeups import RESULTS
+from .announcing import announce
+from .claiming import claim
+from .fencing import count_changed, holds, statuses_under, token_values
+from .tables import FALSE, table_of
+
+
+def finish_and_claim(
+    session: Session, models: StoreModels, outcomes: Sequence[Outcome], request: ClaimRequest | None, now: datetime
+) -> tuple[list[bool], list[Claim]]:
+    """A worker's round in one transaction."""
+    held = finish(session, models, outcomes) if outcomes else []
+    return held, claim(session, models, request, now) if request else []
+
+
+def finish(session: Session, models: StoreModels, outcomes: Sequence[Outcome]) -> list[bool]:
+    """Write how claims ended; say of each whether the claim held. The same outcome twice is the same as once."""
+    changed = end_claims(session, models, outcomes)
+    held = [True] * len(outcomes) if changed == len(outcomes) else were_ours(session, models, outcomes)
+    store_results(session, models, list(compress(outcomes, held)))
+    return held
+
+
+def end_claims(session: Session, models: Models, outcomes: Sequence[Outcome]) -> int:
+    """Write the endings whose claims still hold; return how many."""
+    completed = [completion_values(each) for each in outcomes if each.status is TaskStatus.COMPLETED]
+    others = [ending_values(each) for each in outcomes if each.status is not TaskStatus.COMPLETED]
+    changed = count_changed(session, complete_statement(models), completed)
+    return changed + count_changed(session, end_statement(models), others)
+
+
+def were_ours(session: Session, models: Models, outcomes: Sequence[Outcome]) -> list[bool]:
+    """Whether each outcome is what its task now bears: written just now, or by an earlier try of the same claim."""
+    statuses = statuses_under(session, models, [outcome.token for outcome in outcomes])
+    return [statuses.get(outcome.token) is outcome.status for outcome in outcomes]
+
+
+def store_results(session: Session, models: StoreModels, outcomes: Sequence[Outcome]) -> None:
+    """Store a result for each outcome that ends its task, in place of one it may have, and tell of it."""
+    values = {each.token.task_id: result_values(each) for each in outcomes if each.status.ended}
+    if values:
+        delete_results(session, models, values)
+    if len(values) == 1:
+        session.execute(telling_statement(models), *values.values())
+    elif values:
+        session.execute(result_statement(models), list(values.values()))
+        announce(session, models, (RESULTS,))
+
+
+def delete_results(session: Session, models: Models, task_ids: Iterable[str]) -> None:
+    """Remove the results of tasks that are to have another, or none."""
+    session.execute(delete_statement(models), [{"of_task": task_id} for task_id in task_ids])
+
+
+def completion_values(outcome: Outcome) -> dict[str, Any]:
+    """What ``complete_statement`` asks for."""
+    return token_values(outcome.token) | {"at": outcome.at}
+
+
+def ending_values(outcome: Outcome) -> dict[str, Any]:
+    """What ``end_statement`` asks for; a column whose value is ``None`` there stays as it is."""
+    retry = outcome.status is TaskStatus.QUEUED
+    return token_values(outcome.token) | {
+        "to": outcome.status.value,
+        "at": None if retry else outcome.at,
+        "due": outcome.due_at,
+        "later": outcome.due_at is not None and outcome.due_at > outcome.at,
+        "message": outcome.error_message,
+        "history": outcome.errors,
+        "retries": outcome.retry_count,
+    }
+
+
+def result_values(outcome: Outcome) -> dict[str, Any]:
+    """The result's row."""
+    return {
+        "task_id": outcome.token.task_id,
+        "value": outcome.value,
+        "is_error": outcome.status is not TaskStatus.COMPLETED,
+        "error_message": outcome.error_message,
+        "completed_at": outcome.at,
+        "error_type": outcome.error_type,
+        "traceback": outcome.traceback,
+    }
+
+
+@lru_cache
+def complete_statement(models: Models) -> Update:
+    """The ending of most tasks, and the shortest."""
+    task = table_of(models.task)
+    return (
+        update(task)
+        .where(holds(task))
+        .values(
+            status=TaskStatus.COMPLETED.value,
+            completed_at=bindparam("at"),
+            lease_until=None,
+            unique_key=None,
+            error_message=None,
+        )
+    )
+
+
+@lru_cache
+def end_statement(models: Models) -> Update:
+    """Every other ending: failed, cancelled, or queued again."""
+    task = table_of(models.task)
+    again = bindparam("to") == TaskStatus.QUEUED.value
+    return (
+        update(task)
+        .where(holds(task))
+        .values(
+            status=bindparam("to"),
+            completed_at=bindparam("at"),
+            lease_until=None,
+            unique_key=case((again, task.c.unique_key), else_=None),
+            due_at=func.coalesce(bindparam("due"), task.c.due_at),
+            scheduled=bindparam("later"),
+            isolated=FALSE,
+            error_message=bindparam("message"),
+            errors=func.coalesce(bindparam("history"), task.c.errors),
+            retry_count=func.coalesce(bindparam("retries"), task.c.retry_count),
+        )
+    )
+
+
+@lru_cache
+def result_statement(models: Models) -> Insert:
+    """A result of a task that has none."""
+    return insert(table_of(models.result))
+
+
+@lru_cache
+def delete_statement(models: Models) -> Delete:
+    """The result of one task goes."""
+    result = table_of(models.result)
+    return delete(result).where(result.c.task_id == bindparam("of_task"))
+
+
+@lru_cache
+def telling_statement(models: StoreModels) -> Insert:
+    """The same, and with news of it: a statement more would cost another way to the server."""
+    statement = result_statement(models)
+    return statement if models.news is None else statement.returning(models.news(literal(RESULTS)))

@@ -1,0 +1,60 @@
+"""Looking, without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from ..models import Models, Result, Task, TaskStatus
+from .tables import ROWS_A_STATEMENT
+
+
+def get_task(session: Session, models: Models, task_id: str) -> Task | None:
+    """The task with this id."""
+    return cast("Task | None", session.get(models.task, task_id))
+
+
+def get_result(session: Session, models: Models, task_id: str) -> Result | None:
+    """The result of the task with this id."""
+    return cast("Result | None", session.get(models.result, task_id))
+
+
+def has_result(session: Session, models: Models, task_id: str) -> bool:
+    """Whether a result is stored for this task."""
+    result = models.result
+    return session.execute(select(result.task_id).where(result.task_id == task_id)).first() is not None
+
+
+def get_statuses(session: Session, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+    """The status of each of these tasks; unknown ids are left out."""
+    task = models.task
+    statuses: dict[str, TaskStatus] = {}
+    for start in range(0, len(task_ids), ROWS_A_STATEMENT):
+        some = task_ids[start : start + ROWS_A_STATEMENT]
+        rows = session.execute(select(task.id, task.status).where(task.id.in_(some)))
+        statuses |= {row.id: TaskStatus.read(row.status) for row in rows}
+    return statuses
+
+
+def list_tasks(
+    session: Session,
+    models: Models,
+    status: str | None = None,
+    queue: str | None = None,
+    name: str | None = None,
+    limit: int | None = None,
+) -> list[Task]:
+    """The tasks that match all that is given, the newest first."""
+    task = models.task
+    wanted = {task.status: status, task.queue: queue, task.name: name}
+    statement = select(task).where(*(column == value for column, value in wanted.items() if value is not None))
+    tasks = session.execute(statement.order_by(task.id.desc()).limit(limit)).scalars()
+    return cast("list[Task]", list(tasks))
+
+
+def list_all_tasks(session: Session, models: Models) -> list[str]:
+    """The id of every task, the oldest first; no payload is read."""
+    return list(session.execute(select(models.task.id).order_by(models.task.id)).scalars())

@@ -1,0 +1,46 @@
+"""The table behind a mapped class, and the parts of statements that several files share."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Table, TableClause, column, literal_column, table
+from sqlalchemy.orm import MappedAsDataclass
+
+from ..models import TaskMixin, TaskStatus
+
+# Literals, never parameters: a partial index is used only where the statement repeats its predicate.
+QUEUED: ColumnElement[Any] = literal_column(f"'{TaskStatus.QUEUED.value}'")
+RUNNING: ColumnElement[Any] = literal_column(f"'{TaskStatus.RUNNING.value}'")
+TRUE: ColumnElement[Any] = literal_column("TRUE")
+FALSE: ColumnElement[Any] = literal_column("FALSE")
+
+ROWS_A_STATEMENT = 500
+"""How many ids one ``IN`` holds; databases limit the parameters of a statement."""
+
+
+def table_of(model: type[MappedAsDataclass]) -> Table:
+    """The table that a model is mapped to."""
+    return cast(Table, model.__table__)  # type: ignore[attr-defined]  # a mixin's subclass is always mapped
+
+
+def bare_table(task: type[TaskMixin], keys: tuple[str, ...]) -> TableClause:
+    """The table with just these columns."""
+    mapped = table_of(task)
+    columns = [column(key, mapped.c[key].type) for key in keys]
+    return table(mapped.name, *columns, schema=mapped.schema)
+
+
+def is_due(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The tasks that wait for a worker, in the words of the claim's index."""
+    return (task.status == QUEUED) & (task.scheduled == FALSE)
+
+
+def is_scheduled(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The tasks that wait for their time, in the words of its index."""
+    return (task.status == QUEUED) & (task.scheduled == TRUE)
+
+
+def is_running(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The tasks in a worker's hands, in the words of the leases' index."""
+    return task.status == RUNNING

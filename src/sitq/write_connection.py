@@ -1,0 +1,97 @@
+"""The one connection that commits: kept open, and opened anew when it has been lost."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from .engines import close_detached
+from .exceptions import BackendError, DatabaseUnavailableError, SitqError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TRIES = 10
+"""How often a transaction is tried that lost against another."""
+
+LONGEST_PAUSE = 0.05
+"""Before a transaction that lost against another is tried again, in seconds, times the number of the try."""
+
+
+class WriteAccess(Protocol):
+    """How a database is written."""
+
+    def connect_to_write(self) -> Connection:
+        """Open a connection whose transactions take the write lock when they begin."""
+
+    def before_write(self, connection: Connection) -> None:
+        """Do what is due on the connection; leave no transaction open."""
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a function where the connection can be used."""
+
+    def lost_race(self, error: BaseException) -> bool:
+        """Whether this error rolled back a transaction that may do better when it is run again at once."""
+
+    def translate(self, error: BaseException) -> BackendError | None:
+        """Turn a driver's error into one of sitq's, or return ``None`` if it is not the driver's."""
+
+
+class WriteConnection:
+    """Commits one transaction after another. Its user sees to it that only one thread does so at a time."""
+
+    def __init__(self, access: WriteAccess) -> None:
+        self._access = access
+        self._connection: Connection | None = None
+        self._is_committing = False
+
+    def commit(self, work: Callable[[Session], T]) -> T:
+        """Run ``work`` in a transaction, commit it, and return what it returned.
+
+        It is run again where the transaction is known to have been rolled back and may do better: it lost
+        against another one, or the kept connection turned out to be dead before the commit was sent.
+        """
+        for tried in count(1):
+            was_kept = self._connection is not None
+            try:
+                return self._access.call(self._transact, work)
+            except SitqError:
+                raise
+            except BaseException as error:
+                self.close()
+                if not self._may_try_again(error, tried, was_kept):
+                    raise
+                time.sleep(random.uniform(0, LONGEST_PAUSE) * (tried - 1))
+        raise AssertionError("counting does not end")
+
+    def _may_try_again(self, error: BaseException, tried: int, was_kept: bool) -> bool:
+        if self._access.lost_race(error):
+            return tried < TRIES
+        return self.is_away(error) and was_kept and not self._is_committing
+
+    def is_away(self, error: BaseException) -> bool:
+        """Whether the error says that the database could not be reached, rather than that it refused."""
+        return isinstance(self._access.translate(error), DatabaseUnavailableError)
+
+    def _transact(self, work: Callable[[Session], T]) -> T:
+        self._is_committing = False
+        if self._connection is None:
+            self._connection = self._access.connect_to_write()
+        self._access.before_write(self._connection)
+        with Session(self._connection, expire_on_commit=False, autoflush=False) as session:
+            outcome = work(session)
+            self._is_committing = True
+            session.commit()
+        return outcome
+
+    def close(self) -> None:
+        """Close the connection; the next commit opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._access.call(close_detached, connection)

@@ -1,0 +1,48 @@
+"""Every Python block in README.md and docs/ runs, page by page, in the order in which a reader meets them."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from sybil import Document, Example
+from sybil.parsers.markdown import CodeBlockParser
+
+from databases import empty_database
+
+ROOT = Path(__file__).parents[1]
+SERVERS = {"postgresql.md": "postgresql", "mariadb.md": "mariadb", "backup-and-restore.md": "postgresql"}
+"""Pages whose blocks open the database that ``DATABASE_URL`` names."""
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+class Blocks(CodeBlockParser):
+    """Runs the blocks of one page in one namespace; `await` stands at the top level, as in `python -m asyncio`."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        super().__init__("python")
+        self.runner = runner
+
+    def evaluate(self, example: Example) -> None:
+        # As in a program's own file, so that its functions travel by value to other processes.
+        example.namespace.setdefault("__name__", "__main__")
+        source = "\n" * (example.line + example.parsed.line_offset) + example.parsed
+        code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        awaitable = eval(code, example.namespace)
+        if inspect.iscoroutine(awaitable):
+            self.runner.run(awaitable)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack, asyncio.Runner() as runner:
+        if page.name in SERVERS:
+            url = stack.enter_context(empty_database(SERVERS[page.name], tmp_path))
+            monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
+        for example in Document.parse(str(page), Blocks(runner)).examples():
+            example.evaluate()

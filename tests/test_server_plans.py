@@ -1,0 +1,138 @@
+"""On each server, the statements that workers send all day seek their index, in a table full of other tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event
+
+import sitq
+from databases import empty_database
+from sitq.claims import Claim, ClaimRequest, Outcome
+from sitq.ids import new_id
+
+DAY = timedelta(days=1)
+ANALYZE = {"postgresql": "ANALYZE tasks", "mariadb": "ANALYZE TABLE tasks"}
+
+
+@pytest.fixture(params=ANALYZE, scope="module")
+def backend(request: pytest.FixtureRequest) -> Iterator[sitq.SQLAlchemyBackend]:
+    with empty_database(request.param, Path()) as url, sitq.SQLAlchemyBackend(url) as backend:
+        fill(backend)
+        with backend.engine.connect() as connection:
+            connection.exec_driver_sql(ANALYZE[request.param])
+            connection.commit()
+        yield backend
+
+
+def fill(backend: sitq.SQLAlchemyBackend) -> None:
+    """Ten thousand due tasks, as many of another queue, as many that are over, and half as many in the future."""
+    rows = [row(queue=queue, priority=number % 3) for queue in ("default", "other", "over") for number in range(10_000)]
+    backend.enqueue([*rows, *(row(due_at=datetime.now(UTC) + DAY) for _ in range(5_000))])
+    with backend.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE tasks SET status = 'completed', completed_at = created_at WHERE queue = 'over'"
+        )
+
+
+def row(**columns: Any) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "function": b"f" * 200,
+        "name": "f",
+        "queue": "default",
+        "priority": 0,
+        "max_retries": 0,
+        "created_at": datetime.now(UTC),
+        **columns,
+    }
+
+
+def plans(engine: Engine, verb: Any, *args: Any) -> tuple[Any, dict[str, list[str]]]:
+    """Call a verb; return what it returned, and the plan of each statement about tasks that it sent."""
+    sent: dict[str, Any] = {}
+
+    def note(connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if "tasks" in statement and not statement.startswith(("INSERT", "EXPLAIN")):
+            sent[statement] = parameters[0] if many else parameters
+
+    event.listen(engine, "before_cursor_execute", note)
+    outcome = verb(*args)
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        return outcome, {statement: plan(connection, statement, sent[statement]) for statement in sent}
+
+
+def plan(connection: Connection, statement: str, parameters: Any) -> list[str]:
+    lines = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings().all()
+    return [" ".join(f"{name}={value}" for name, value in line.items()) for line in lines]
+
+
+def seeks(statement_plan: list[str]) -> bool:
+    """Whether no step reads the table from end to end, or sorts more than one row."""
+    slow = ("Seq Scan on tasks", "Sort Key", "table=tasks type=ALL", "table=tasks type=index", "filesort")
+    return not any(word in line for line in statement_plan for word in slow if " rows=1 " not in line)
+
+
+def claim_some(backend: sitq.SQLAlchemyBackend, limit: int = 20) -> list[Claim]:
+    return backend.claim(ClaimRequest("w", ["default"], limit, 60.0))
+
+
+def test_claims_seek_the_first_due_tasks(backend: sitq.SQLAlchemyBackend) -> None:
+    claims, found = plans(backend.engine, claim_some, backend)
+    assert len(claims) == 20
+    assert any("ix_tasks_claim" in line for each in found.values() for line in each), found
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+def test_an_empty_claim_seeks_too(backend: sitq.SQLAlchemyBackend) -> None:
+    claims, found = plans(backend.engine, backend.claim, ClaimRequest("w", ["none"], 20, 60.0))
+    assert claims == []
+    assert found != {}
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+def test_endings_and_extensions_seek_their_tasks(backend: sitq.SQLAlchemyBackend) -> None:
+    claims = claim_some(backend)
+    tokens = [claim.token for claim in claims]
+    held, found = plans(backend.engine, backend.extend, tokens, 60.0)
+    assert held == [True] * 20
+    assert found != {}
+    assert [each for each in found.values() if not seeks(each)] == []
+    outcomes = [
+        Outcome(token=token, status=sitq.TaskStatus.COMPLETED, at=backend.now(), value=b"v") for token in tokens
+    ]
+    held, found = plans(backend.engine, backend.finish, outcomes)
+    assert held == [True] * 20
+    assert found != {}
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+def test_reaping_seeks_lapsed_leases(backend: sitq.SQLAlchemyBackend) -> None:
+    claim_some(backend)
+    reaped, found = plans(backend.engine, backend.reap)
+    assert reaped == []
+    assert any("ix_tasks_lease" in line for each in found.values() for line in each), found
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+def test_the_next_due_time_is_sought(backend: sitq.SQLAlchemyBackend) -> None:
+    due, found = plans(backend.engine, backend.next_due_at, ["default"])
+    assert due > datetime.now(UTC)
+    assert any("ix_tasks_due" in line for each in found.values() for line in each), found
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+@pytest.mark.parametrize("kind", ANALYZE)
+def test_a_claim_of_many_in_a_small_table_seeks_too(kind: str) -> None:
+    """Else it would lock every due task on its way, and leave none for others."""
+    with empty_database(kind, Path()) as url, sitq.SQLAlchemyBackend(url) as small:
+        small.enqueue([row() for _ in range(20)])
+        claims, found = plans(small.engine, claim_some, small, 10)
+        assert len(claims) == 10
+        if kind == "mariadb":  # PostgreSQL locks only what it returns, whatever it reads
+            assert any("key=ix_tasks_claim" in line for each in found.values() for line in each), found
