@@ -427,7 +427,7 @@ def test_the_index_of_ended_tasks_serves_the_statements_that_are_sent(path: Path
         def purge(session: Any, models: Any) -> int:
             from sqlalchemy import event
 
-            event.listen(session.connection(), "before_cursor_execute", lambda *call: sent.append(call[2]))
+            event.listen(session, "before_cursor_execute", lambda *call: sent.append(call[2]))
             (group,) = purging.ended_tasks(session, models, (TaskStatus.COMPLETED,), datetime.now(UTC))
             return purging.purge_some(session, models, group, datetime.now(UTC))
 

@@ -87,9 +87,9 @@ def test_pragmas_hold_for_the_connection_that_writes(make: Any) -> None:
     backend = make(synchronous="FULL", cache_size=777)
     seen: dict[str, Any] = {}
 
-    def look(session: Any, models: Any) -> None:
+    def look(connection: Any, models: Any) -> None:
         for pragma in ("synchronous", "cache_size"):
-            seen[pragma] = session.connection().exec_driver_sql(f"PRAGMA {pragma}").scalar()
+            seen[pragma] = connection.exec_driver_sql(f"PRAGMA {pragma}").scalar()
 
     backend._database.write(look)
     assert seen == {"synchronous": 2, "cache_size": 777}

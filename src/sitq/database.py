@@ -127,27 +127,27 @@ class Database:
                 return await unbroken(look())
 
     def write(
-        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[Concatenate[Connection, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a store function and return when it has been committed."""
         assert not kwargs, "writes are compared by their arguments, so these are positional"
         return self._commit(Write(function, (self.models, *args)))
 
     async def awrite(
-        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+        self, function: Callable[Concatenate[Connection, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a store function without blocking the event loop, and return when it has been committed."""
         assert not kwargs, "writes are compared by their arguments, so these are positional"
         return await self._acommit(Write(function, (self.models, *args)))
 
     def write_rows(
-        self, function: Callable[[Session, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self, function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
     ) -> list[T]:
         """``write`` for a function that gives one answer a row; rows of several callers go in one call."""
         return self._commit(Write(function, (self.models,), rows))
 
     async def awrite_rows(
-        self, function: Callable[[Session, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self, function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
     ) -> list[T]:
         """``awrite`` for a function that gives one answer a row; rows of several callers go in one call."""
         return await self._acommit(Write(function, (self.models,), rows))

@@ -9,7 +9,6 @@ from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session
 
 from .engines import close_detached
 from .exceptions import BackendError, DatabaseUnavailableError, SitqError
@@ -51,7 +50,7 @@ class WriteConnection:
         self._connection: Connection | None = None
         self._is_committing = False
 
-    def commit(self, work: Callable[[Session], T]) -> T:
+    def commit(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction, commit it, and return what it returned.
 
         It is run again where the transaction is known to have been rolled back and may do better: it lost
@@ -79,15 +78,15 @@ class WriteConnection:
         """Whether the error says that the database could not be reached, rather than that it refused."""
         return isinstance(self._access.translate(error), DatabaseUnavailableError)
 
-    def _transact(self, work: Callable[[Session], T]) -> T:
+    def _transact(self, work: Callable[[Connection], T]) -> T:
         self._is_committing = False
         if self._connection is None:
             self._connection = self._access.connect_to_write()
         self._access.before_write(self._connection)
-        with Session(self._connection, expire_on_commit=False, autoflush=False) as session:
-            outcome = work(session)
+        with self._connection.begin() as transaction:
+            outcome = work(self._connection)
             self._is_committing = True
-            session.commit()
+            transaction.commit()
         return outcome
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection
 
 from .write_connection import WriteConnection
 
@@ -45,10 +45,10 @@ class Write(Generic[T]):
         self.done = False
         self.future: asyncio.Future[T] | None = None
 
-    def call(self, session: Session) -> T:
+    def call(self, connection: Connection) -> T:
         """Run the write by itself."""
         args = self.args if self.rows is None else (*self.args, self.rows)
-        return self.function(session, *args)
+        return self.function(connection, *args)
 
     def fulfil(self, outcome: T) -> None:
         """Note what the write gave; the commit has returned."""
@@ -161,14 +161,14 @@ class Writer:
 
     def _commit(self, writes: list[Write[Any]]) -> None:
         """Run the writes in one transaction; they are fulfilled when it has been committed."""
-        outcomes = self._connection.commit(lambda session: run_all(session, writes))
+        outcomes = self._connection.commit(lambda connection: run_all(connection, writes))
         for write, outcome in zip(writes, outcomes, strict=True):
             write.fulfil(outcome)
 
 
-def run_all(session: Session, writes: list[Write[Any]]) -> list[Any]:
+def run_all(connection: Connection, writes: list[Write[Any]]) -> list[Any]:
     """Run writes in their order; return the outcome of each."""
-    return [outcome for group in alike(writes) for outcome in run_group(session, group)]
+    return [outcome for group in alike(writes) for outcome in run_group(connection, group)]
 
 
 def alike(writes: list[Write[Any]]) -> Iterator[list[Write[Any]]]:
@@ -182,12 +182,12 @@ def alike(writes: list[Write[Any]]) -> Iterator[list[Write[Any]]]:
         yield [write for _, write in run]
 
 
-def run_group(session: Session, group: list[Write[Any]]) -> list[Any]:
+def run_group(connection: Connection, group: list[Write[Any]]) -> list[Any]:
     """Run writes that one call can serve; return the outcome of each."""
     first = group[0]
     if len(group) == 1:
-        return [first.call(session)]
-    answers = iter(first.function(session, *first.args, [row for write in group for row in write.rows or ()]))
+        return [first.call(connection)]
+    answers = iter(first.function(connection, *first.args, [row for write in group for row in write.rows or ()]))
     return [list(islice(answers, len(write.rows or ()))) for write in group]
 
 

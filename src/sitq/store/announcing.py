@@ -6,12 +6,12 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from sqlalchemy import Executable, bindparam, select
-from sqlalchemy.orm import Session
 
 from ..models import StoreModels
+from .door import Door
 
 
-def announce(session: Session, models: StoreModels, topics: Collection[str]) -> None:
+def announce(session: Door, models: StoreModels, topics: Collection[str]) -> None:
     """Send each topic once when the transaction commits."""
     if models.news is not None:
         for topic in topics:

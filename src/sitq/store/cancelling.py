@@ -8,19 +8,19 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Update, bindparam, delete, insert, select, update
-from sqlalchemy.orm import Session
 
 from ..claims import CancelResult, Token, why_unwanted
 from ..models import Models, StoreModels, TaskStatus
 from ..wakeups import CANCELLATIONS, RESULTS
 from .announcing import announce
+from .door import Door
 from .tables import ROWS_A_STATEMENT, TRUE, is_running, table_of
 
 CANCELLED_TYPE = "sitq.exceptions.TaskCancelledError"
 
 
 def cancel(
-    session: Session, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
+    session: Door, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
 ) -> dict[str, CancelResult]:
     """Cancel queued tasks, ask for running ones to be cancelled, and say what became of each."""
     found: dict[str, CancelResult] = {}
@@ -30,7 +30,7 @@ def cancel(
 
 
 def cancel_some(
-    session: Session, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
+    session: Door, models: StoreModels, task_ids: Sequence[str], reason: str | None, now: datetime
 ) -> dict[str, CancelResult]:
     """Cancel as many tasks as one statement may name."""
     statuses = lock_tasks(session, models, task_ids)
@@ -45,7 +45,7 @@ def cancel_some(
 _RESULTS = {TaskStatus.QUEUED: CancelResult.CANCELLED, TaskStatus.RUNNING: CancelResult.REQUESTED}
 
 
-def lock_tasks(session: Session, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+def lock_tasks(session: Door, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
     """The status of each of these tasks, which stays so until the commit."""
     task = models.task
     rows = session.execute(
@@ -59,7 +59,7 @@ def ids_in(statuses: Mapping[str, TaskStatus], status: TaskStatus) -> list[str]:
     return [task_id for task_id, each in statuses.items() if each is status]
 
 
-def end_as_cancelled(session: Session, models: StoreModels, reasons: Mapping[str, str | None], now: datetime) -> None:
+def end_as_cancelled(session: Door, models: StoreModels, reasons: Mapping[str, str | None], now: datetime) -> None:
     """End tasks that nobody runs, each for its reason, and tell who waits for them."""
     if not reasons:
         return
@@ -83,7 +83,7 @@ def cancelled_result(task_id: str, reason: str | None, now: datetime) -> dict[st
     }
 
 
-def only_wanted(session: Session, models: StoreModels, rows: Sequence[Row[Any]], now: datetime) -> list[Row[Any]]:
+def only_wanted(session: Door, models: StoreModels, rows: Sequence[Row[Any]], now: datetime) -> list[Row[Any]]:
     """The claimable rows that are still to run; the others end as cancelled."""
     whys = {row.id: why_unwanted(row.cancel_requested, row.expires_at, now) for row in rows}
     unwanted = {task_id: why for task_id, why in whys.items() if why is not None}
@@ -91,7 +91,7 @@ def only_wanted(session: Session, models: StoreModels, rows: Sequence[Row[Any]],
     return [row for row in rows if row.id not in unwanted]
 
 
-def cancel_requests(session: Session, models: Models, tokens: Sequence[Token]) -> dict[Token, str | None]:
+def cancel_requests(session: Door, models: Models, tokens: Sequence[Token]) -> dict[Token, str | None]:
     """Which of these claims hold tasks that are to be cancelled, and why."""
     task, wanted = models.task, set(tokens)
     found: dict[Token, str | None] = {}

@@ -8,19 +8,19 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Executable, Integer, Row, Select, Update, bindparam, case, exists, func, select, update
-from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks
 from ..models import Models, StoreModels, TaskStatus
 from .cancelling import only_wanted
+from .door import Door
 from .tables import FALSE, ROWS_A_STATEMENT, TRUE, is_due, is_scheduled, table_of
 
 SWEEPS = 10
 """How often one claim sweeps tasks away that are not to run any more, before it leaves the rest to the next."""
 
 
-def claim(session: Session, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
+def claim(session: Door, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
     """Lease due tasks to the worker: queues in the order given, in each the highest priority and oldest id first."""
     if request.isolated is IsolatedTasks.FIRST and (alone := claim_isolated(session, models, request, now)):
         return alone
@@ -34,7 +34,7 @@ def claim(session: Session, models: StoreModels, request: ClaimRequest, now: dat
     return claims
 
 
-def release_scheduled(session: Session, models: Models, now: datetime) -> None:
+def release_scheduled(session: Door, models: Models, now: datetime) -> None:
     """Let the claim see future tasks whose time has come."""
     ids = session.execute(scheduled_ids(models), {"now": now}).scalars().all()
     if ids:
@@ -42,7 +42,7 @@ def release_scheduled(session: Session, models: Models, now: datetime) -> None:
 
 
 def claim_from(
-    session: Session, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+    session: Door, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
 ) -> list[Claim]:
     """Lease at most ``limit`` tasks of one queue; those that are not to run any more end on the way."""
     claims: list[Claim] = []
@@ -56,7 +56,7 @@ def claim_from(
 
 
 def lease_some(
-    session: Session, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+    session: Door, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
 ) -> tuple[list[Claim], bool]:
     """Lease those of the first due tasks that are still to run, and say whether all are."""
     values = lease_values(request, now)
@@ -72,12 +72,12 @@ def lease_some(
     return [to_claim(row, request.worker_id, row.claim_count + 1) for row in wanted], len(wanted) == len(rows)
 
 
-def sweep(session: Session, models: StoreModels, queue: str, now: datetime) -> None:
+def sweep(session: Door, models: StoreModels, queue: str, now: datetime) -> None:
     """End those of the first due tasks that are not to run any more, as many as one statement may name."""
     only_wanted(session, models, session.execute(first_due_tasks(models), {"in_queue": queue}).all(), now)
 
 
-def claim_isolated(session: Session, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
+def claim_isolated(session: Door, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
     """Lease the task that has waited longest of those that must run alone, if there is one."""
     found = session.execute(isolated_tasks(models), {"in_queues": list(request.queues), "now": now}).all()
     rows = only_wanted(session, models, found, now)
@@ -87,7 +87,7 @@ def claim_isolated(session: Session, models: StoreModels, request: ClaimRequest,
     return [to_claim(row, request.worker_id, row.claim_count + 1)._replace(isolated=True) for row in rows]
 
 
-def isolated_waiting(session: Session, models: Models, queues: Sequence[str], now: datetime) -> bool:
+def isolated_waiting(session: Door, models: Models, queues: Sequence[str], now: datetime) -> bool:
     """Whether a task of these queues waits that must run alone."""
     question = first_isolated(models, [models.task.id])
     return session.execute(question, {"in_queues": list(queues), "now": now}).first() is not None
@@ -131,7 +131,7 @@ def whole(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def next_due_at(session: Session, models: Models) -> datetime | None:
+def next_due_at(session: Door, models: Models) -> datetime | None:
     """When the next future task becomes due.
 
     It may be one of any queue: to ask for some, a million future tasks of another would be passed over.

@@ -9,10 +9,10 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Select, Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.orm import Session
 
 from ..models import Models, StoreModels
 from ..records import RESULT_COLUMNS, TASK_COLUMNS, Plan, Record, plan
+from .door import Door, connection_of
 from .tables import ROWS_A_STATEMENT, is_running, table_of
 from .unique import find_holders
 
@@ -41,18 +41,18 @@ class Written:
         return Written(self.plan.joined(again.plan), again.held)
 
 
-def count_records(session: Session, models: Models) -> int:
+def count_records(session: Door, models: Models) -> int:
     """How many tasks there are."""
     return session.execute(select(func.count()).select_from(table_of(models.task))).scalar_one()
 
 
-def first_running(session: Session, models: Models) -> str | None:
+def first_running(session: Door, models: Models) -> str | None:
     """The id of a running task, if there is one."""
     task = models.task
     return session.execute(select(task.id).where(is_running(task)).limit(1)).scalar()
 
 
-def read_page(session: Session, models: Models, after: str | None, limit: int) -> list[Record]:
+def read_page(session: Door, models: Models, after: str | None, limit: int) -> list[Record]:
     """The records after this id, at most ``limit`` of them, and fewer where they are large."""
     statement, values = page_statement(models, after is None), {"after": after, "most": limit}
     rows = session.execute(statement, values, execution_options={"yield_per": ROWS_A_FETCH})
@@ -67,7 +67,7 @@ def read_page(session: Session, models: Models, after: str | None, limit: int) -
     return page
 
 
-def read_records(session: Session, models: Models, task_ids: Sequence[str]) -> list[Record]:
+def read_records(session: Door, models: Models, task_ids: Sequence[str]) -> list[Record]:
     """The records of these tasks, as far as they exist."""
     if not task_ids:
         return []
@@ -80,7 +80,7 @@ def read_records(session: Session, models: Models, task_ids: Sequence[str]) -> l
     return [record for record in map(as_record, rows) if record.id in wanted]
 
 
-def find_records(session: Session, models: Models, task_ids: Sequence[str], *, lock: bool) -> list[Record]:
+def find_records(session: Door, models: Models, task_ids: Sequence[str], *, lock: bool) -> list[Record]:
     """The records of these tasks, asked for one by one; locked, they stay as they are until the commit."""
     statement = records_statement(models, lock)
     found: list[Record] = []
@@ -89,7 +89,7 @@ def find_records(session: Session, models: Models, task_ids: Sequence[str], *, l
     return found
 
 
-def write_records(session: Session, models: StoreModels, records: Sequence[Record]) -> Written:
+def write_records(session: Door, models: StoreModels, records: Sequence[Record]) -> Written:
     """Insert records, and bring up to date what is not as far in its life; say what became of each."""
     planned, held = without_held(session, models, plan_for(session, models, records))
     release_keys(session, models, planned)
@@ -101,26 +101,26 @@ def write_records(session: Session, models: StoreModels, records: Sequence[Recor
     return Written(planned, held)
 
 
-def table_names(session: Session, models: Models) -> list[str]:
+def table_names(session: Door, models: Models) -> list[str]:
     """The names of the tables of tasks, of results and of queues, quoted. Nothing is sent to the database."""
-    quoted = session.connection().dialect.identifier_preparer
+    quoted = connection_of(session).dialect.identifier_preparer
     return [quoted.format_table(table_of(model)) for model in (models.task, models.result, models.queue_state)]
 
 
-def delete_everything(session: Session, models: Models) -> None:
+def delete_everything(session: Door, models: Models) -> None:
     """Delete every row of every table."""
     for model in (models.result, models.task, models.queue_state):
         session.execute(delete(table_of(model)))
 
 
-def paused_states(session: Session, models: Models) -> list[tuple[str, datetime]]:
+def paused_states(session: Door, models: Models) -> list[tuple[str, datetime]]:
     """The names of the paused queues, and since when they are."""
     state = models.queue_state
     rows = session.execute(select(state.name, state.paused_at).where(state.paused_at.is_not(None)))
     return [(name, paused_at) for name, paused_at in rows if paused_at is not None]
 
 
-def add_paused(session: Session, models: StoreModels, states: Sequence[tuple[str, datetime]]) -> int:
+def add_paused(session: Door, models: StoreModels, states: Sequence[tuple[str, datetime]]) -> int:
     """Pause queues of which nothing is known; return how many. One that was resumed stays as it is."""
     state = table_of(models.queue_state)
     known = set(session.execute(select(state.c.name)).scalars())
@@ -133,7 +133,7 @@ def add_paused(session: Session, models: StoreModels, states: Sequence[tuple[str
 # The steps of writing.
 
 
-def plan_for(session: Session, models: Models, records: Sequence[Record]) -> Plan:
+def plan_for(session: Door, models: Models, records: Sequence[Record]) -> Plan:
     """What is to become of records. Tasks that are to be changed are locked, and looked at again."""
     seen = read_records(session, models, [record.id for record in records])
     planned = plan(records, {found.id: found for found in seen})
@@ -145,7 +145,7 @@ def plan_for(session: Session, models: Models, records: Sequence[Record]) -> Pla
     return Plan(planned.new, [], planned.same, planned.kept).joined(again)
 
 
-def without_held(session: Session, models: Models, planned: Plan) -> tuple[Plan, list[tuple[Record, str]]]:
+def without_held(session: Door, models: Models, planned: Plan) -> tuple[Plan, list[tuple[Record, str]]]:
     """Take out the records whose unique key an unfinished task has that this plan leaves as it is."""
     leaving = {before.id for _, before in planned.changed}
     keys = {record.unique_key for record in (*planned.new, *changed_to(planned)) if record.unique_key is not None}
@@ -167,24 +167,24 @@ def changed_to(planned: Plan) -> Iterator[Record]:
     return (record for record, _ in planned.changed)
 
 
-def release_keys(session: Session, models: Models, planned: Plan) -> None:
+def release_keys(session: Door, models: Models, planned: Plan) -> None:
     """Let the changed tasks hold no key, so that one may take another's."""
     task = table_of(models.task)
     for some in portions([before.id for _, before in planned.changed if before.unique_key is not None]):
         session.execute(update(task).where(task.c.id.in_(some)).values(unique_key=None))
 
 
-def update_tasks(session: Session, models: Models, records: Sequence[Record]) -> None:
+def update_tasks(session: Door, models: Models, records: Sequence[Record]) -> None:
     """Write every column of tasks that are there."""
     if not records:
         return
     task = table_of(models.task)
     values = [dict(zip(TASK_COLUMNS, record.task, strict=True)) | {"of_task": record.id} for record in records]
     columns: dict[str, Any] = {name: bindparam(name) for name in TASK_COLUMNS if name != "id"}
-    session.connection().execute(update(task).where(task.c.id == bindparam("of_task")).values(columns), values)
+    connection_of(session).execute(update(task).where(task.c.id == bindparam("of_task")).values(columns), values)
 
 
-def delete_results(session: Session, models: Models, task_ids: Sequence[str]) -> None:
+def delete_results(session: Door, models: Models, task_ids: Sequence[str]) -> None:
     """Delete the results of these tasks."""
     result = table_of(models.result)
     for some in portions(task_ids):
@@ -192,12 +192,12 @@ def delete_results(session: Session, models: Models, task_ids: Sequence[str]) ->
 
 
 def insert_rows(
-    session: Session, models: StoreModels, model: Any, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
+    session: Door, models: StoreModels, model: Any, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
 ) -> None:
     """Insert rows, the way that is fastest on this database."""
     if not rows:
         return
-    connection, table = session.connection(), table_of(model)
+    connection, table = connection_of(session), table_of(model)
     if models.bulk_insert is None or not models.bulk_insert(connection, table, columns, rows):
         values: Iterable[dict[str, Any]] = (dict(zip(columns, row, strict=True)) for row in rows)
         connection.execute(insert(table), list(values))

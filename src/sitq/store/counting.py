@@ -7,18 +7,18 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select, union_all
-from sqlalchemy.orm import Session
 
 from ..columns import UTCDateTime
 from ..models import Models
 from ..stats import TaskGroup
+from .door import Door
 from .tables import QUEUED, is_due, is_running, is_scheduled
 
 ZERO: ColumnElement[Any] = literal_column("0")
 NULL: ColumnElement[Any] = literal_column("NULL")
 
 
-def count_tasks(session: Session, models: Models, now: datetime) -> list[TaskGroup]:
+def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
     """The tasks by queue and status, in one statement and hence of one moment.
 
     Each index counts its own. Rows that are in none, or in two, because somebody wrote them by hand, show in
@@ -66,7 +66,7 @@ def waiting(models: Models) -> Any:
     )
 
 
-def oldest_due_at(session: Session, models: Models) -> datetime | None:
+def oldest_due_at(session: Door, models: Models) -> datetime | None:
     """Since when the first enqueued of the tasks that wait and are due has been due; an index alone finds it."""
     task = models.task
     first: str | None = session.execute(select(func.min(task.id)).where(is_due(task))).scalar()

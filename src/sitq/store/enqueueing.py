@@ -8,12 +8,12 @@ from functools import lru_cache
 from itertools import groupby
 
 from sqlalchemy import Insert, Text, column, insert, literal
-from sqlalchemy.orm import Session
 
 from ..claims import TaskRow
 from ..models import StoreModels, TaskMixin
 from ..wakeups import queue_topic
 from .announcing import announce
+from .door import Door
 from .tables import bare_table
 from .unique import enqueue_unique
 
@@ -23,7 +23,7 @@ def with_scheduled(rows: Sequence[TaskRow], now: datetime) -> list[TaskRow]:
     return [row if row.get("due_at") is None else row | {"scheduled": row["due_at"] > now} for row in rows]
 
 
-def enqueue(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> list[str]:
+def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list[str]:
     """Insert new tasks; return the ids of those that stand, in the same order: where a unique key is held, its holder.
 
     Raises ``DuplicateTaskError`` for a held key whose row says so.
@@ -43,7 +43,7 @@ def enqueue(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> l
     return [row["id"] for row in rows]
 
 
-def insert_all(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> None:
+def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert rows; those that have the same columns go together."""
     for keys, alike in groupby(rows, key=tuple):
         session.execute(insert_statement(models.task, keys), list(alike))

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, CursorResult, Table, Update, bindparam, select
-from sqlalchemy.orm import Session
 
 from ..claims import Token
 from ..models import Models, TaskStatus
+from .door import Door
 from .tables import ROWS_A_STATEMENT, RUNNING
 
 
@@ -28,14 +28,14 @@ def token_values(token: Token) -> dict[str, Any]:
     return {"token_id": token.task_id, "token_worker": token.worker_id, "token_claim": token.claim_count}
 
 
-def count_changed(session: Session, statement: Update, values: list[dict[str, Any]]) -> int:
+def count_changed(session: Door, statement: Update, values: list[dict[str, Any]]) -> int:
     """Run a fenced UPDATE once for each token; return how many rows it changed."""
     if not values:
         return 0
     return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
 
 
-def statuses_under(session: Session, models: Models, tokens: Sequence[Token]) -> dict[Token, TaskStatus]:
+def statuses_under(session: Door, models: Models, tokens: Sequence[Token]) -> dict[Token, TaskStatus]:
     """The status of each task whose latest claim is the token's; tokens of an earlier claim are left out."""
     task = models.task
     found: dict[Token, TaskStatus] = {}

@@ -9,26 +9,26 @@ from itertools import compress
 from typing import Any
 
 from sqlalchemy import Delete, Insert, Update, bindparam, case, delete, func, insert, literal, update
-from sqlalchemy.orm import Session
 
 from ..claims import Claim, ClaimRequest, Outcome
 from ..models import Models, StoreModels, TaskStatus
 from ..wakeups import RESULTS
 from .announcing import announce
 from .claiming import claim
+from .door import Door
 from .fencing import count_changed, holds, statuses_under, token_values
 from .tables import FALSE, table_of
 
 
 def finish_and_claim(
-    session: Session, models: StoreModels, outcomes: Sequence[Outcome], request: ClaimRequest | None, now: datetime
+    session: Door, models: StoreModels, outcomes: Sequence[Outcome], request: ClaimRequest | None, now: datetime
 ) -> tuple[list[bool], list[Claim]]:
     """A worker's round in one transaction."""
     held = finish(session, models, outcomes) if outcomes else []
     return held, claim(session, models, request, now) if request else []
 
 
-def finish(session: Session, models: StoreModels, outcomes: Sequence[Outcome]) -> list[bool]:
+def finish(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> list[bool]:
     """Write how claims ended; say of each whether the claim held. The same outcome twice is the same as once."""
     changed = end_claims(session, models, outcomes)
     held = [True] * len(outcomes) if changed == len(outcomes) else were_ours(session, models, outcomes)
@@ -36,7 +36,7 @@ def finish(session: Session, models: StoreModels, outcomes: Sequence[Outcome]) -
     return held
 
 
-def end_claims(session: Session, models: Models, outcomes: Sequence[Outcome]) -> int:
+def end_claims(session: Door, models: Models, outcomes: Sequence[Outcome]) -> int:
     """Write the endings whose claims still hold; return how many."""
     completed = [completion_values(each) for each in outcomes if each.status is TaskStatus.COMPLETED]
     others = [ending_values(each) for each in outcomes if each.status is not TaskStatus.COMPLETED]
@@ -44,13 +44,13 @@ def end_claims(session: Session, models: Models, outcomes: Sequence[Outcome]) ->
     return changed + count_changed(session, end_statement(models), others)
 
 
-def were_ours(session: Session, models: Models, outcomes: Sequence[Outcome]) -> list[bool]:
+def were_ours(session: Door, models: Models, outcomes: Sequence[Outcome]) -> list[bool]:
     """Whether each outcome is what its task now bears: written just now, or by an earlier try of the same claim."""
     statuses = statuses_under(session, models, [outcome.token for outcome in outcomes])
     return [statuses.get(outcome.token) is outcome.status for outcome in outcomes]
 
 
-def store_results(session: Session, models: StoreModels, outcomes: Sequence[Outcome]) -> None:
+def store_results(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> None:
     """Store a result for each outcome that ends its task, in place of one it may have, and tell of it."""
     values = {each.token.task_id: result_values(each) for each in outcomes if each.status.ended}
     if values:
@@ -62,7 +62,7 @@ def store_results(session: Session, models: StoreModels, outcomes: Sequence[Outc
         announce(session, models, (RESULTS,))
 
 
-def delete_results(session: Session, models: Models, task_ids: Iterable[str]) -> None:
+def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
     """Remove the results of tasks that are to have another, or none."""
     session.execute(delete_statement(models), [{"of_task": task_id} for task_id in task_ids])
 

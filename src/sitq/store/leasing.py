@@ -8,15 +8,15 @@ from functools import lru_cache
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, Update, bindparam, func, tuple_, update
-from sqlalchemy.orm import Session
 
 from ..claims import Token
 from ..models import Models, TaskStatus
+from .door import Door
 from .fencing import statuses_under
 from .tables import QUEUED, ROWS_A_STATEMENT, RUNNING, table_of
 
 
-def extend(session: Session, models: Models, tokens: Sequence[Token], until: datetime) -> list[bool]:
+def extend(session: Door, models: Models, tokens: Sequence[Token], until: datetime) -> list[bool]:
     """Let leases end at ``until``; say of each whether the claim still held."""
     changed = sum(extend_some(session, models, some, until) for some in of_one_worker(tokens))
     if changed == len(tokens):
@@ -33,7 +33,7 @@ def of_one_worker(tokens: Sequence[Token]) -> Iterator[list[Token]]:
             yield of_worker[start : start + ROWS_A_STATEMENT]
 
 
-def extend_some(session: Session, models: Models, tokens: list[Token], until: datetime) -> int:
+def extend_some(session: Door, models: Models, tokens: list[Token], until: datetime) -> int:
     """Extend claims of one worker by one statement; return how many held."""
     values = {
         "worker": tokens[0].worker_id,

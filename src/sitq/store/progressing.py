@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from sqlalchemy import Update, bindparam, update
-from sqlalchemy.orm import Session
 
 from ..claims import Progress
 from ..models import Models, TaskStatus
+from .door import Door
 from .fencing import count_changed, holds, statuses_under, token_values
 from .tables import table_of
 
 
-def write_progress(session: Session, models: Models, reports: Sequence[Progress]) -> list[bool]:
+def write_progress(session: Door, models: Models, reports: Sequence[Progress]) -> list[bool]:
     """Keep the latest word of running tasks; say of each whether its claim still held."""
     values = [token_values(each.token) | {"fraction": each.fraction, "note": each.note} for each in reports]
     if count_changed(session, progress_statement(models), values) == len(reports):

@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
 from ..models import Models, TaskStatus
+from .door import Door
 from .finishing import delete_results
 from .tables import ROWS_A_STATEMENT, table_of
 
@@ -21,7 +21,7 @@ class EndedTasks(NamedTuple):
     status: str | None
 
 
-def ended_tasks(session: Session, models: Models, statuses: Sequence[TaskStatus], before: datetime) -> list[EndedTasks]:
+def ended_tasks(session: Door, models: Models, statuses: Sequence[TaskStatus], before: datetime) -> list[EndedTasks]:
     """Where there are tasks that ended before a moment."""
     task = models.task
     statement = (
@@ -32,7 +32,7 @@ def ended_tasks(session: Session, models: Models, statuses: Sequence[TaskStatus]
     return [EndedTasks(*row) for row in session.execute(statement)]
 
 
-def purge_some(session: Session, models: Models, ended: EndedTasks, before: datetime) -> int:
+def purge_some(session: Door, models: Models, ended: EndedTasks, before: datetime) -> int:
     """Delete the tasks that ended first, as many as one statement may name; return how many."""
     task = table_of(models.task)
     statement = (

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ..models import Models, Result, Task, TaskStatus
+from .door import Door
 from .tables import ROWS_A_STATEMENT
 
 
@@ -22,13 +23,13 @@ def get_result(session: Session, models: Models, task_id: str) -> Result | None:
     return cast("Result | None", session.get(models.result, task_id))
 
 
-def has_result(session: Session, models: Models, task_id: str) -> bool:
+def has_result(session: Door, models: Models, task_id: str) -> bool:
     """Whether a result is stored for this task."""
     result = models.result
     return session.execute(select(result.task_id).where(result.task_id == task_id)).first() is not None
 
 
-def get_statuses(session: Session, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
+def get_statuses(session: Door, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
     """The status of each of these tasks; unknown ids are left out."""
     task = models.task
     statuses: dict[str, TaskStatus] = {}
@@ -55,6 +56,6 @@ def list_tasks(
     return cast("list[Task]", list(tasks))
 
 
-def list_all_tasks(session: Session, models: Models) -> list[str]:
+def list_all_tasks(session: Door, models: Models) -> list[str]:
     """The id of every task, the oldest first; no payload is read."""
     return list(session.execute(select(models.task.id).order_by(models.task.id)).scalars())

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Row, Select, Update, bindparam, or_, select, update
-from sqlalchemy.orm import Session
 
 from ..crashes import AfterCrash, after_crash
 from ..exceptions import TaskCrashedError
@@ -16,6 +15,7 @@ from ..failures import Failure, append_failure, dotted_name
 from ..models import Models, StoreModels, TaskStatus
 from ..wakeups import RESULTS, queue_topic
 from .announcing import announce
+from .door import Door
 from .finishing import delete_results, result_statement
 from .tables import ROWS_A_STATEMENT, is_running, table_of
 
@@ -23,17 +23,17 @@ JUDGED = ("id", "queue", "options", "isolated", "crash_count", "retry_count", "d
 """What must be known of a task to judge what becomes of it."""
 
 
-def reap(session: Session, models: StoreModels, now: datetime) -> dict[str, str]:
+def reap(session: Door, models: StoreModels, now: datetime) -> dict[str, str]:
     """Put back running tasks whose lease has lapsed, or that have none; return the queue of each."""
     return put_back(session, models, session.execute(lapsed_tasks(models), {"now": now}).all(), now)
 
 
-def reap_workers(session: Session, models: StoreModels, worker_ids: Sequence[str], now: datetime) -> dict[str, str]:
+def reap_workers(session: Door, models: StoreModels, worker_ids: Sequence[str], now: datetime) -> dict[str, str]:
     """Put back what these workers ran, as many as one statement may name; return the queue of each."""
     return put_back(session, models, session.execute(tasks_of(models), {"workers": list(worker_ids)}).all(), now)
 
 
-def put_back(session: Session, models: StoreModels, crashed: Sequence[Row[Any]], now: datetime) -> dict[str, str]:
+def put_back(session: Door, models: StoreModels, crashed: Sequence[Row[Any]], now: datetime) -> dict[str, str]:
     """Let crashed tasks, whose rows this transaction has locked, run again alone, or fail."""
     if not crashed:
         return {}
@@ -45,7 +45,7 @@ def put_back(session: Session, models: StoreModels, crashed: Sequence[Row[Any]],
     return {row.id: row.queue for row in crashed}
 
 
-def store_failures(session: Session, models: StoreModels, failed: list[dict[str, Any]]) -> None:
+def store_failures(session: Door, models: StoreModels, failed: list[dict[str, Any]]) -> None:
     """Store the results of tasks that failed of their crashes."""
     if failed:
         delete_results(session, models, [change["of_task"] for change in failed])

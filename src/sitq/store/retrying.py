@@ -9,18 +9,18 @@ from typing import Any
 
 from sqlalchemy import Update, bindparam, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from ..claims import RetryResult, unique_key_of
 from ..models import Models, StoreModels, TaskStatus
 from ..wakeups import queue_topic
 from .announcing import announce
+from .door import Door
 from .finishing import delete_results
 from .tables import FALSE, ROWS_A_STATEMENT, table_of
 from .unique import find_holders
 
 
-def retry(session: Session, models: StoreModels, task_ids: Sequence[str], now: datetime) -> dict[str, RetryResult]:
+def retry(session: Door, models: StoreModels, task_ids: Sequence[str], now: datetime) -> dict[str, RetryResult]:
     """Put ended tasks back to ``queued``, and say what became of each."""
     found: dict[str, RetryResult] = {}
     for start in range(0, len(task_ids), ROWS_A_STATEMENT):
@@ -28,7 +28,7 @@ def retry(session: Session, models: StoreModels, task_ids: Sequence[str], now: d
     return {task_id: found.get(task_id, RetryResult.UNKNOWN) for task_id in task_ids}
 
 
-def retry_some(session: Session, models: StoreModels, task_ids: Sequence[str], now: datetime) -> dict[str, RetryResult]:
+def retry_some(session: Door, models: StoreModels, task_ids: Sequence[str], now: datetime) -> dict[str, RetryResult]:
     """Put back as many tasks as one statement may name."""
     task = models.task
     question = select(task.id, task.status, task.queue, task.options).where(task.id.in_(task_ids))
@@ -43,7 +43,7 @@ def retry_some(session: Session, models: StoreModels, task_ids: Sequence[str], n
     return results
 
 
-def free_keys(session: Session, models: Models, keys: Mapping[str, str | None]) -> dict[str, str | None]:
+def free_keys(session: Door, models: Models, keys: Mapping[str, str | None]) -> dict[str, str | None]:
     """The tasks whose key nobody holds, or that have none; of several with one key the first."""
     held = set(find_holders(session, models, {key for key in keys.values() if key is not None}))
     free: dict[str, str | None] = {}
@@ -55,7 +55,7 @@ def free_keys(session: Session, models: Models, keys: Mapping[str, str | None]) 
 
 
 def put_back(
-    session: Session, models: StoreModels, keys: Mapping[str, str | None], now: datetime
+    session: Door, models: StoreModels, keys: Mapping[str, str | None], now: datetime
 ) -> dict[str, RetryResult]:
     """Put tasks back with their unique keys, each of which nobody held just now."""
     if not keys:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from ..models import Models, TaskStatus
+from .door import Door
 from .pausing import pause_queue
 from .tables import FALSE, is_running, table_of
 
@@ -17,7 +17,7 @@ CLAIMS_SINCE = 1_000
 DEFAULT_QUEUE = "default"
 
 
-def revive(session: Session, models: Models) -> None:
+def revive(session: Door, models: Models) -> None:
     """Put running tasks back to ``queued``, and let no worker's claim from before hold."""
     task = table_of(models.task)
     unfinished = (TaskStatus.QUEUED.value, TaskStatus.RUNNING.value)
@@ -31,7 +31,7 @@ def revive(session: Session, models: Models) -> None:
     )
 
 
-def pause_every_queue(session: Session, models: Models, now: datetime) -> None:
+def pause_every_queue(session: Door, models: Models, now: datetime) -> None:
     """Pause each queue that has a task or a state, and the default one."""
     in_use = session.execute(select(models.task.queue).distinct()).scalars().all()
     known = session.execute(select(models.queue_state.name)).scalars().all()

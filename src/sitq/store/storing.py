@@ -6,18 +6,19 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, insert, inspect, select, update
-from sqlalchemy.orm import MappedAsDataclass, Session
+from sqlalchemy.orm import MappedAsDataclass
 
 from ..claims import DEFAULT_LEASE
 from ..exceptions import TaskNotFoundError
 from ..models import Result, StoreModels, Task, TaskStatus
 from ..wakeups import RESULTS, queue_topic
 from .announcing import announce
+from .door import Door
 from .finishing import delete_results
 from .tables import FALSE, table_of
 
 
-def store_task(session: Session, models: StoreModels, task: Task, now: datetime) -> None:
+def store_task(session: Door, models: StoreModels, task: Task, now: datetime) -> None:
     """Insert a task, or replace every column of the one with its id."""
     values = column_values(task, models.task)
     values["created_at"] = values["created_at"] or now
@@ -25,7 +26,7 @@ def store_task(session: Session, models: StoreModels, task: Task, now: datetime)
     announce(session, models, (queue_topic(task.queue), RESULTS))
 
 
-def store_result(session: Session, models: StoreModels, task_id: str, result: Result, now: datetime) -> None:
+def store_result(session: Door, models: StoreModels, task_id: str, result: Result, now: datetime) -> None:
     """Insert a task's result, or replace every column of the one it has."""
     known = session.execute(select(models.task.id).where(models.task.id == task_id)).first()
     if known is None:
@@ -36,7 +37,7 @@ def store_result(session: Session, models: StoreModels, task_id: str, result: Re
     announce(session, models, (RESULTS,))
 
 
-def update_task_status(session: Session, models: StoreModels, task_id: str, status: TaskStatus, now: datetime) -> str:
+def update_task_status(session: Door, models: StoreModels, task_id: str, status: TaskStatus, now: datetime) -> str:
     """Put a task into a status, whoever holds it; a claim on it holds no longer. Return its queue."""
     task = table_of(models.task)
     queue: str | None = session.execute(select(task.c.queue).where(task.c.id == task_id)).scalar()
@@ -65,7 +66,7 @@ def column_values(record: MappedAsDataclass, model: type[MappedAsDataclass]) -> 
     return {attribute.key: getattr(record, attribute.key) for attribute in inspect(model).column_attrs}
 
 
-def replace(session: Session, model: type[MappedAsDataclass], key: str, values: dict[str, Any]) -> None:
+def replace(session: Door, model: type[MappedAsDataclass], key: str, values: dict[str, Any]) -> None:
     """Write a whole row under its key, whether the key is known or not."""
     table = table_of(model)
     changed = session.execute(update(table).where(table.c[key] == values[key]).values(values))

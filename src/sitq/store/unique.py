@@ -8,11 +8,11 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Insert, Row, Update, bindparam, delete, select, update
-from sqlalchemy.orm import Session
 
 from ..claims import TaskRow
 from ..exceptions import BackendError, DuplicateTaskError
 from ..models import Models, StoreModels, TaskMixin
+from .door import Door
 from .tables import FALSE, QUEUED, ROWS_A_STATEMENT, bare_table, table_of
 
 ROUNDS = 20
@@ -22,7 +22,7 @@ CONFLICT = "on_conflict"
 """What a row says beside its columns; ``skip`` unless given."""
 
 
-def enqueue_unique(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> dict[str, str]:
+def enqueue_unique(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> dict[str, str]:
     """Insert the tasks whose keys are free; return, for the id of each row, the id of the task that stands.
 
     Raises ``DuplicateTaskError`` where a row asks for it; then none of the rows has been inserted.
@@ -43,14 +43,14 @@ def enqueue_unique(session: Session, models: StoreModels, rows: Sequence[TaskRow
     raise BackendError(f"a unique_key was taken and given back {ROUNDS} times while this task asked for it")
 
 
-def insert_free(session: Session, models: StoreModels, rows: Sequence[TaskRow]) -> None:
+def insert_free(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert the rows whose keys nobody holds."""
     columns = [{name: value for name, value in row.items() if name != CONFLICT} for row in rows]
     for keys, alike in groupby(columns, key=tuple):
         session.execute(insert_if_free(models, keys), list(alike))
 
 
-def find_holders(session: Session, models: Models, keys: Collection[str]) -> dict[str, Row[Any]]:
+def find_holders(session: Door, models: Models, keys: Collection[str]) -> dict[str, Row[Any]]:
     """The unfinished task of each key, locked so that it stays so until the commit."""
     task, wanted = models.task, sorted(keys)
     found: dict[str, Row[Any]] = {}
@@ -62,7 +62,7 @@ def find_holders(session: Session, models: Models, keys: Collection[str]) -> dic
 
 
 def refuse_duplicates(
-    session: Session,
+    session: Door,
     models: Models,
     rows: Sequence[TaskRow],
     holders: dict[str, Row[Any]],
@@ -79,7 +79,7 @@ def refuse_duplicates(
             raise DuplicateTaskError(holder.id)
 
 
-def settle(session: Session, models: Models, row: TaskRow, holder: Row[Any]) -> str:
+def settle(session: Door, models: Models, row: TaskRow, holder: Row[Any]) -> str:
     """Return the id of the task that stands; where the row is to replace it and it only waits, it becomes the row."""
     if holder.id != row["id"] and row.get(CONFLICT) == "replace":
         values = {name: value for name, value in row.items() if name not in ("id", CONFLICT)}
