@@ -36,7 +36,7 @@ WRITES: Final = frozenset(
 )
 ADMINISTERS: Final = frozenset(
     {"create", "upgrade", "pause_queue", "resume_queue", "backup", "restore", "purge", "vacuum", "optimize", "rekey"}
-    | {"grants", "apply_grants"}
+    | {"grants", "apply_grants", "use_clock"}
 )
 OPEN: Final = frozenset({"health_check", "now", "close"})
 """Actions for everybody: they look at nothing that is stored, or tell of a denial in their own words."""

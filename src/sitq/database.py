@@ -57,6 +57,7 @@ class Database:
         )
         self.target = target
         self.wakeups = Wakeups()
+        self._other_clock: Callable[[], datetime] | None = None
         self._auto_upgrade = auto_upgrade
         self._opening = threading.RLock()
         self._reset()
@@ -92,7 +93,11 @@ class Database:
 
     def now(self) -> datetime:
         """The time by the clock that leases follow."""
-        return self._clock.now()
+        return self._clock.now() if self._other_clock is None else self._other_clock()
+
+    def use_clock(self, clock: Callable[[], datetime] | None) -> None:
+        """Let ``now`` give what this one gives; ``None`` ends it."""
+        self._other_clock = clock
 
     # The doors.
 

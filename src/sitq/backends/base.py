@@ -12,7 +12,7 @@ Every verb has an async twin with the prefix ``a``; unless overridden, it runs t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
@@ -179,7 +179,17 @@ class BaseBackend(Interventions):
 
     def now(self) -> datetime:
         """Return the time by the clock that leases follow, aware and in UTC."""
-        return datetime.now(UTC)
+        return datetime.now(UTC) if self._other_clock is None else self._other_clock()
+
+    def use_clock(self, clock: Callable[[], datetime] | None) -> None:
+        """Let ``now`` give what ``clock`` gives, in this process, until ``None`` is given.
+
+        It is for tests that move the time: due times, leases, expiry and history follow ``now``, and a worker
+        looks at it whenever it asks for tasks. ``sitq.testing.MovableClock`` is such a clock.
+        """
+        self._other_clock = clock
+
+    _other_clock: Callable[[], datetime] | None = None
 
     @property
     def wakeups(self) -> Wakeups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self, Unpack
 
@@ -77,6 +77,9 @@ class SQLAlchemyBackend(IntervenedBackend):
 
     def now(self) -> datetime:
         return self._database.now()
+
+    def use_clock(self, clock: Callable[[], datetime] | None) -> None:
+        self._database.use_clock(clock)
 
     @property
     def engine(self) -> Engine:

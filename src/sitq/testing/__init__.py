@@ -15,6 +15,7 @@ pytest.register_assert_rewrite(
     "sitq.testing.storing",
 )
 
+from .clock import MovableClock  # noqa: E402  # see above
 from .contract import BackendContract  # noqa: E402  # see above
 
-__all__ = ["BackendContract"]
+__all__ = ["BackendContract", "MovableClock"]

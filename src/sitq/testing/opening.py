@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..backends.base import BaseBackend
+from .clock import MovableClock
 from .doors import ContractCase, Door
 from .records import full_result, new_row, request
 
@@ -62,9 +63,32 @@ class OpeningContract(ContractCase):
         assert now.utcoffset() == timedelta(0)
         assert abs(now - datetime.now(UTC)) < timedelta(minutes=5)
 
+    def test_a_clock_that_is_moved_decides_what_is_due_and_what_has_lapsed(self, door: Door) -> None:
+        clock = MovableClock()
+        door.backend.use_clock(clock)
+        [task_id] = door.enqueue([new_row(due_at=clock() + timedelta(hours=1))])
+        assert door.claim(request()) == []
+        clock.move(timedelta(hours=1))
+        [claim] = door.claim(request(lease=60.0))
+        clock.move(59.0)
+        assert door.reap() == []
+        assert door.extend([claim.token], 60.0) == [True]
+        clock.move(59.0)
+        assert door.reap() == []
+        clock.move(1.0)
+        assert door.reap() == [task_id]
+        clock.move(-1.0)
+        assert door.backend.now() == clock()
+
+    def test_without_that_clock_the_time_is_the_usual_one_again(self, door: Door) -> None:
+        door.backend.use_clock(MovableClock(datetime(2000, 1, 1, tzinfo=UTC)))
+        door.backend.use_clock(None)
+        assert abs(door.backend.now() - datetime.now(UTC)) < timedelta(minutes=5)
+
     def test_every_verb_has_an_async_twin(self, door: Door) -> None:
         public = {name for name, value in vars(BaseBackend).items() if inspect.isfunction(value) and name[0] != "_"}
-        verbs = {name for name in public - {"now", "presence"} if name[1:] not in public}
+        of_this_process = {"now", "presence", "use_clock"}
+        verbs = {name for name in public - of_this_process if name[1:] not in public}
         twins = {"a" + verb for verb in verbs}
-        assert public - {"now", "presence"} == verbs | twins
+        assert public - of_this_process == verbs | twins
         assert all(inspect.iscoroutinefunction(getattr(door.backend, twin)) for twin in twins)
