@@ -321,6 +321,27 @@ def test_other_processes_hear_of_due_tasks_and_of_results(heard: tuple[sitq.Post
         assert not tasks.wait(0)
 
 
+def test_a_process_does_not_hear_its_own_news_again(
+    heard: tuple[sitq.PostgreSQLBackend, URL], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, url = heard
+    news = backend.wakeups
+    wakes: list[str] = []
+    with (
+        sitq.PostgreSQLBackend(url) as speaker,
+        news.subscribe([queue_topic("default")]) as tasks,
+        news.subscribe([queue_topic("other")]) as other,
+    ):
+        wait_until(lambda: listeners(url) == 1)
+        for each in (tasks, other):
+            assert each.wait(IN_TIME), "it looks again once it listens"
+        monkeypatch.setattr(tasks, "wake", lambda: wakes.append("once"))
+        backend.enqueue([row()])
+        speaker.enqueue([row(queue="other")])
+        assert other.wait(IN_TIME), "news comes in its order, so what was sent before has been heard"
+        assert wakes == ["once"]
+
+
 def outcome(claim: Any) -> Any:
     return sitq.claims.Outcome(token=claim.token, status=sitq.TaskStatus.COMPLETED, at=datetime.now(UTC))
 

@@ -22,7 +22,7 @@ from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
 from .postgresql_bulk import copy_in
 from .postgresql_errors import LOST_RACES, sqlstate, translate
-from .postgresql_listening import HEARING, PostgreSQLEar
+from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import ServerBackend, ServerDialect
 from .sources import DatabaseAddress, EngineSource
 
@@ -87,6 +87,7 @@ class PostgreSQLDialect(ServerDialect):
     def __init__(self, source: EngineSource, *, notify: bool = True) -> None:
         super().__init__(source)
         self.news = send if notify else None
+        self._own = OwnVoice()
 
     bulk_insert = staticmethod(copy_in)
 
@@ -121,9 +122,14 @@ class PostgreSQLDialect(ServerDialect):
             yield connection
 
     def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
+        self._own = own = OwnVoice()
         if self.news is None or self.source.driver not in HEARING:
             return None
-        return Listener(lambda: PostgreSQLEar(engines, CHANNEL), wakeups)
+        return Listener(lambda: PostgreSQLEar(engines, CHANNEL, own), wakeups)
+
+    def set_up_to_write(self, connection: Connection) -> None:
+        super().set_up_to_write(connection)
+        self._own.know(connection, connection.execute(select(func.pg_backend_pid())).scalar_one())
 
     def lost_race(self, error: BaseException) -> bool:
         return sqlstate(getattr(error, "orig", None) or error) in LOST_RACES

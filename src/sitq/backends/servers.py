@@ -113,13 +113,17 @@ class ServerDialect(Dialect):
         connection = engine.connect().execution_options(isolation_level="READ COMMITTED")
         try:
             connection.detach()
-            for statement in self.write_settings():
-                connection.exec_driver_sql(statement)
+            self.set_up_to_write(connection)
             connection.commit()
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def set_up_to_write(self, connection: Connection) -> None:
+        """Do what is due on a connection that is to write; the caller commits."""
+        for statement in self.write_settings():
+            connection.exec_driver_sql(statement)
 
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         return engine.connect().execution_options(isolation_level="REPEATABLE READ")
