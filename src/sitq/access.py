@@ -31,7 +31,7 @@ READS: Final = frozenset(
     | {"get_stats", "paused_queues", "next_due_at", "isolated_waiting", "cancel_requests", "check"}
 )
 WRITES: Final = frozenset(
-    {"store_task", "store_result", "update_task_status", "enqueue", "claim", "finish", "finish_and_claim"}
+    {"store_task", "store_result", "update_task_status", "enqueue", "enqueue_in", "claim", "finish", "finish_and_claim"}
     | {"extend", "reap", "reap_workers", "cancel", "retry", "write_progress", "presence"}
 )
 ADMINISTERS: Final = frozenset(

@@ -41,6 +41,9 @@ class Database:
         models: the mapped classes.
         auto_upgrade: whether an older schema is upgraded when the database is opened.
         target: what the database is called in messages.
+
+    Attributes:
+        has_tables: whether the tables have been seen to be there, in this process or before it was forked.
     """
 
     def __init__(self, dialect: Dialect, models: Models, *, auto_upgrade: bool, target: str) -> None:
@@ -60,6 +63,7 @@ class Database:
         self._other_clock: Callable[[], datetime] | None = None
         self._auto_upgrade = auto_upgrade
         self._opening = threading.RLock()
+        self.has_tables = False
         self._reset()
         forks.watch(self)
 
@@ -90,6 +94,10 @@ class Database:
     def average_query_time(self) -> float:
         """Milliseconds that a statement took lately, the mean."""
         return self._engines.query_times.average()
+
+    def is_reached_by(self, engine: Engine) -> bool:
+        """Whether an engine, which may be an app's, leads to this very database."""
+        return self._engines.include(engine) or self.dialect.is_reached_by(engine)
 
     def now(self) -> datetime:
         """The time by the clock that leases follow."""
@@ -178,7 +186,7 @@ class Database:
             if not self._is_open:
                 self.dialect.prepare()
                 self._engines.call(again_if_lost, self._check_schema)
-                self._is_open = True
+                self._is_open = self.has_tables = True
 
     async def aopen(self) -> None:
         """``open`` without blocking the event loop."""

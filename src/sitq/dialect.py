@@ -16,7 +16,7 @@ from .engines import Engines
 from .exceptions import BackendError, NotAvailableError
 from .health import CheckReport
 from .listening import Listener
-from .models import BulkInsert
+from .models import BulkInsert, Models
 from .presence import Presence
 from .secret import Secret
 from .wakeups import Wakeups
@@ -110,6 +110,13 @@ class Dialect(ABC):
     def read_clock(self, connection: Connection) -> datetime | None:
         """Read the clock that leases follow; ``None`` where it is this machine's."""
         return None
+
+    @abstractmethod
+    def is_reached_by(self, engine: Engine) -> bool:
+        """Whether an engine leads to this very database: by its URL, or since it is the one that was lent."""
+
+    def join(self, engine: Engine, models: Models) -> None:
+        """Make ready for tasks in transactions of an app's own over this engine; called at least once for each."""
 
     def presence(self, worker_id: str) -> Presence:
         """What lets workers notice at once if this one dies; by default they learn of it from its leases."""

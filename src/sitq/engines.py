@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, QueuePool
+from sqlalchemy import URL, Connection, Engine, QueuePool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
@@ -23,6 +23,9 @@ from .query_log import QueryTimes
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# What tells one server from another, and is no secret.
+SHOWN_IN_QUERY = ("host", "port", "service", "unix_socket")
 
 
 class EngineMaker(Protocol):
@@ -118,6 +121,11 @@ class Engines:
                 self._async_loop = loop
             return self._async_engine
 
+    def include(self, engine: Engine) -> bool:
+        """Whether this is one of them, or shares the pool of one."""
+        made = (self._engine, None if self._async_engine is None else self._async_engine.sync_engine)
+        return any(each is not None and each.pool is engine.pool for each in made)
+
     def connections_in_use(self) -> int:
         """How many connections of the pools are with somebody just now."""
         async_engine = self._async_engine
@@ -154,6 +162,12 @@ class Engines:
         if engine is not None and self._async_loop is asyncio.get_running_loop() and not self._maker.borrows_engines:
             self._async_engine = None
             await engine.dispose()
+
+
+def shown_url(url: URL) -> str:
+    """A URL for messages: without password, and without what else may be secret."""
+    shown = {key: value for key, value in url.query.items() if key in SHOWN_IN_QUERY}
+    return url.set(query=shown).render_as_string(hide_password=True)
 
 
 def again_if_lost(function: Callable[[], T]) -> T:

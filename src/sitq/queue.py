@@ -16,6 +16,7 @@ from .claims import CancelResult, RetryResult, TaskRow
 from .endings import EndingsWatch, check_task_id, check_task_ids, check_wait, settle, unwrap
 from .exceptions import TaskNotFoundError
 from .models import Result, Task
+from .one_commit import AsyncJoiningEnqueuer
 from .options import Seconds, check_name
 from .queue_arguments import (
     EndedStatus,
@@ -36,12 +37,8 @@ P = ParamSpec("P")
 BREATH = 500  # rows prepared between two chances for the event loop to do something else
 
 
-class Enqueuer:
+class Enqueuer(AsyncJoiningEnqueuer):
     """Enqueues calls with certain options; ``queue.options(...)`` gives one, and a ``TaskQueue`` is one."""
-
-    def __init__(self, backend: BaseBackend, calls: CallPreparer) -> None:
-        self._backend = backend
-        self._calls = calls
 
     async def enqueue(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Have a worker call ``function(*args, **kwargs)``; return the id of the task.

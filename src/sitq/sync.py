@@ -15,6 +15,7 @@ from .claims import CancelResult, RetryResult
 from .endings import check_task_id, check_task_ids, check_wait, endings, settle, unwrap
 from .exceptions import TaskNotFoundError
 from .models import Result, Task
+from .one_commit import JoiningEnqueuer
 from .options import Seconds, check_name
 from .queue_arguments import (
     EndedStatus,
@@ -33,12 +34,8 @@ from .task_options import CallOptions
 P = ParamSpec("P")
 
 
-class SyncEnqueuer:
+class SyncEnqueuer(JoiningEnqueuer):
     """Enqueues calls with certain options; ``queue.options(...)`` gives one, and a ``SyncTaskQueue`` is one."""
-
-    def __init__(self, backend: BaseBackend, calls: CallPreparer) -> None:
-        self._backend = backend
-        self._calls = calls
 
     def enqueue(self, function: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> str:
         """Have a worker call ``function(*args, **kwargs)``; return the id. See ``TaskQueue.enqueue``."""

@@ -24,9 +24,10 @@ from ..stats import Stats, group_of, stats_of
 from ..wakeups import Wakeups
 from .inprocess_interventions import InProcessTasks
 from .interventions import Interventions
+from .joining import Joining
 
 
-class BaseBackend(Interventions):
+class BaseBackend(Interventions, Joining):
     """Where tasks and results are kept. Subclass it for a storage of your own.
 
     Verbs may be called from any thread. They raise ``BackendError`` or one of its kinds when the storage

@@ -20,6 +20,7 @@ from ..models import Models
 from ..presence import Presence, file_presence, shared_folder
 from ..transaction import Transaction
 from . import server_backups
+from .addresses import leads_to, server_address
 from .grants import AccessLists
 from .guarding import guarded
 from .sources import EngineSource
@@ -127,6 +128,9 @@ class ServerDialect(Dialect):
 
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         return engine.connect().execution_options(isolation_level="REPEATABLE READ")
+
+    def is_reached_by(self, engine: Engine) -> bool:
+        return leads_to(self.source, engine, server_address)
 
     @abstractmethod
     def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:

@@ -11,6 +11,7 @@ from sqlalchemy import URL, Engine, StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from ..engines import shown_url
 from ..exceptions import ConfigurationError, NotAvailableError
 from ..options import Seconds, check_bool, check_seconds
 from ..query_log import log_queries as log_queries_of
@@ -26,8 +27,6 @@ PREFERRED = {
     "mysql": ("pymysql", "asyncmy"),
 }
 EXTRAS = {"postgresql": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
-# What tells one server from another, and is no secret.
-SHOWN_IN_QUERY = ("host", "port", "service", "unix_socket")
 
 
 ConnectArgs: TypeAlias = Callable[[URL], dict[str, Any]]
@@ -80,9 +79,13 @@ class EngineSource(ABC):
 
     @property
     def target(self) -> str:
-        """The URL for messages: without password, and without what else may be secret."""
-        shown = {key: value for key, value in self.url.query.items() if key in SHOWN_IN_QUERY}
-        return self.url.set(query=shown).render_as_string(hide_password=True)
+        """The URL for messages."""
+        return shown_url(self.url)
+
+    @property
+    def lent(self) -> Engine | None:
+        """The engine that an app lends, the sync one below an async one; ``None`` where there is a URL."""
+        return None
 
     @abstractmethod
     def create_engine(self, connect_args: ConnectArgs) -> Engine:
@@ -153,6 +156,10 @@ class FromEngine(EngineSource):
         self.url = engine.url
         self.connection_timeout = options.connection_timeout
 
+    @property
+    def lent(self) -> Engine:
+        return self._engine
+
     def create_engine(self, connect_args: ConnectArgs) -> Engine:
         return self._engine
 
@@ -172,6 +179,10 @@ class FromAsyncEngine(EngineSource):
         self._engine = engine
         self.url = engine.url
         self.connection_timeout = options.connection_timeout
+
+    @property
+    def lent(self) -> Engine:
+        return self._engine.sync_engine
 
     def create_engine(self, connect_args: ConnectArgs) -> Engine:
         raise NotAvailableError("an AsyncEngine has no sync driver; give an Engine")

@@ -21,6 +21,7 @@ from ..database import Database
 from ..dialect import Dialect, Progress
 from ..exceptions import BackendError
 from ..health import CheckReport
+from ..models import Models
 from ..options import Seconds, check_bool, check_choice, check_int, check_seconds
 from ..presence import Presence, file_presence
 from ..query_log import log_queries as log_queries_of
@@ -31,6 +32,7 @@ from .sql import SQLAlchemyBackend
 from .sqlite_connections import aconnect, begin_immediate, connect, driver_of, fold_log
 from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
+from .sqlite_joining import explain_locks, file_of, real_path
 from .sqlite_options import (
     MEMORY,
     SYNCHRONOUS,
@@ -208,6 +210,12 @@ class SQLiteDialect(Dialect):
     @property
     def _may_create(self) -> bool:
         return self.options.access.role is Role.ADMIN
+
+    def is_reached_by(self, engine: Engine) -> bool:
+        return not self.options.in_memory and file_of(engine.url) == real_path(self.options.database)
+
+    def join(self, engine: Engine, models: Models) -> None:
+        explain_locks(engine, models)
 
     def presence(self, worker_id: str) -> Presence:
         if self.options.in_memory or self.read_only:

@@ -12,9 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ..access import check_access
 from ..dialect import Dialect
 from ..exceptions import BackendError, ConfigurationError
+from ..models import Models
+from .addresses import leads_to
 from .sources import EngineSource, FromURL
 from .sqlite import WRITES, SQLiteDialect
 from .sqlite_errors import translate
+from .sqlite_joining import explain_locks, file_of
 from .sqlite_options import SQLiteOptions, check_database, new_memory_name
 
 
@@ -68,6 +71,12 @@ class LentSQLiteDialect(Dialect):
                     yield connection
             finally:
                 set_all(connection, found)
+
+    def is_reached_by(self, engine: Engine) -> bool:
+        return leads_to(self.source, engine, file_of)
+
+    def join(self, engine: Engine, models: Models) -> None:
+        explain_locks(engine, models)
 
     def translate(self, error: BaseException) -> BackendError | None:
         return translate(error, self.source.target)
