@@ -12,6 +12,7 @@ from .control import Cancel, Retry, Snooze, TaskControl
 from .copy_report import CopyReport
 from .copying import acopy, copy
 from .current import CurrentTask, current_task
+from .declaring import declare_models
 from .exceptions import (
     AccessDeniedError,
     BackendError,
@@ -52,7 +53,7 @@ from .exceptions import (
     WrongKeyError,
 )
 from .health import CheckReport, Health, LostRows, RecoveryReport
-from .models import Result, ResultMixin, Task, TaskMixin, TaskStatus
+from .models import Models, QueueStateMixin, Result, ResultMixin, Task, TaskMixin, TaskStatus
 from .queue import TaskQueue
 from .retry import FailedAttempt
 from .serialization import CloudpickleSerializer, JSONSerializer, Serializer
@@ -90,12 +91,14 @@ __all__ = [
     "KeyMissingError",
     "LostRows",
     "MariaDBBackend",
+    "Models",
     "NotADatabaseError",
     "NotAvailableError",
     "NotEncryptedError",
     "NotInTaskError",
     "PoolTimeoutError",
     "PostgreSQLBackend",
+    "QueueStateMixin",
     "ReadOnlyError",
     "RecoveryReport",
     "Result",
@@ -131,6 +134,7 @@ __all__ = [
     "acopy",
     "copy",
     "current_task",
+    "declare_models",
     "open_backend",
     "recover",
     "task",

@@ -28,7 +28,7 @@ class Role(IntEnum):
 
 READS: Final = frozenset(
     {"initialize", "get_task", "get_result", "has_result", "list_all_tasks", "list_tasks", "get_statuses"}
-    | {"get_stats", "paused_queues", "next_due_at", "isolated_waiting", "cancel_requests", "check"}
+    | {"get_stats", "paused_queues", "next_due_at", "isolated_waiting", "cancel_requests", "check", "check_schema"}
 )
 WRITES: Final = frozenset(
     {"store_task", "store_result", "update_task_status", "enqueue", "enqueue_in", "claim", "finish", "finish_and_claim"}

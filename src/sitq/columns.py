@@ -36,6 +36,16 @@ class UTCDateTime(TypeDecorator[datetime]):
     impl = TIMESTAMP(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     cache_ok = True
 
+    # Alembic writes a type down as the module of its class and its repr. So it writes the plain type here, and the
+    # scripts of an app that owns the tables need no import of sitq, now or ever.
+    __module__ = "sqlalchemy.types"
+
+    def __repr__(self) -> str:
+        return "TIMESTAMP(timezone=True)"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _unpickled, (isinstance(self, _OnMariaDB), self._variant_mapping)
+
     @property
     def python_type(self) -> type[datetime]:
         """``datetime``, always aware."""
@@ -59,6 +69,25 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Read what SQLite lets anybody write there too: a number as Unix time, what is no time as ``None``."""
         read = super().result_processor(dialect, coltype)
         return None if read is None else lambda value: None if value is None else _read_time(read, value)
+
+
+class _OnMariaDB(UTCDateTime):
+    """The same, as Alembic is to write it down for MariaDB."""
+
+    __module__ = "sqlalchemy.dialects.mysql"
+    cache_ok = True
+
+    def __repr__(self) -> str:
+        return "DATETIME(fsp=6)"
+
+
+Moment = UTCDateTime().with_variant(_OnMariaDB(), "mysql", "mariadb")
+
+
+def _unpickled(on_mariadb: bool, variants: Any) -> UTCDateTime:
+    made = _OnMariaDB() if on_mariadb else UTCDateTime()
+    made._variant_mapping = variants
+    return made
 
 
 def _read_time(read: Callable[[Any], datetime | None], value: Any) -> datetime | None:

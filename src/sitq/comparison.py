@@ -1,35 +1,65 @@
-"""What a database's tables lack or add, seen from the models of this version."""
+"""What a database's tables lack or add, seen from the models of this version or of an app."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, ForeignKeyConstraint, Inspector, MetaData, Table, inspect
+from sqlalchemy import Connection, ForeignKeyConstraint, Inspector, Table, UniqueConstraint, inspect
 from sqlalchemy.exc import SAWarning
 
 from .documented import kind, may_be_left_out
 
 
-def differences(connection: Connection, metadata: MetaData) -> Iterator[str]:
-    """Say what would keep this version from reading and writing the tables of ``metadata``.
+def differences(connection: Connection, tables: Iterable[Table]) -> Iterator[str]:
+    """Say what would keep this version from reading and writing the tables as sitq makes them.
 
     Further tables, further indexes, and further columns that a row may leave out are not told.
     """
+    tables, inspector = tuple(tables), inspect(connection)
+    yield from _lacks(inspector, tables)
+    for table in _present(inspector, tables):
+        yield from _foreign_key_differences(inspector, table)
+        yield from _checks(inspector, table)
+
+
+def lacks(connection: Connection, tables: Iterable[Table]) -> Iterator[str]:
+    """Say what an app's tables lack. References and checks are the app's own affair."""
+    yield from _lacks(inspect(connection), tuple(tables))
+
+
+def lost_indexes(connection: Connection, tables: Iterable[Table]) -> Iterator[str]:
+    """Say which indexes are not there that make claims fast; MariaDB is told to use one of them, and refuses."""
     inspector = inspect(connection)
-    present = set(inspector.get_table_names())
-    for table in metadata.sorted_tables:
-        if table.name not in present:
+    for table in _present(inspector, tables):
+        found = _quietly(inspector.get_indexes, table)
+        names = {index["name"] for index in found}
+        for name in sorted(str(index.name) for index in table.indexes if not index.unique):
+            if name not in names:
+                yield f"the index {name} of {table.name} is missing"
+
+
+def _place(table: Table) -> tuple[str, str | None]:
+    return table.name, table.schema
+
+
+def _present(inspector: Inspector, tables: Iterable[Table]) -> Iterator[Table]:
+    return (table for table in tables if inspector.has_table(*_place(table)))
+
+
+def _lacks(inspector: Inspector, tables: Iterable[Table]) -> Iterator[str]:
+    for table in tables:
+        if not inspector.has_table(*_place(table)):
             yield f"the table {table.name} is missing"
             continue
         yield from _column_differences(inspector, table)
         yield from _key_differences(inspector, table)
-        yield from _restrictions(inspector, table)
+        yield from _uniqueness(inspector, table)
 
 
 def _column_differences(inspector: Inspector, table: Table) -> Iterator[str]:
-    present: dict[str, Any] = {column["name"]: column for column in inspector.get_columns(table.name)}
+    present: dict[str, Any] = {column["name"]: column for column in inspector.get_columns(*_place(table))}
     for column in table.columns:
         found = present.pop(column.name, None)
         if found is None:
@@ -50,13 +80,16 @@ def _same_kind(found: Any, known: Any) -> bool:
 
 
 def _key_differences(inspector: Inspector, table: Table) -> Iterator[str]:
-    primary = inspector.get_pk_constraint(table.name)["constrained_columns"]
+    primary = inspector.get_pk_constraint(*_place(table))["constrained_columns"]
     if primary != [column.name for column in table.primary_key]:
         yield f"the primary key of {table.name} is ({', '.join(primary)})"
+
+
+def _foreign_key_differences(inspector: Inspector, table: Table) -> Iterator[str]:
     known = {_foreign_key(constraint) for constraint in table.foreign_key_constraints}
     found = {
         (tuple(key["constrained_columns"]), key["referred_table"], tuple(key["referred_columns"]))
-        for key in inspector.get_foreign_keys(table.name)
+        for key in inspector.get_foreign_keys(*_place(table))
     }
     for columns, referred, _ in known - found:
         yield f"the foreign key of {table.name} ({', '.join(columns)}) to {referred} is missing"
@@ -70,24 +103,37 @@ def _foreign_key(constraint: ForeignKeyConstraint) -> tuple[tuple[str, ...], str
     return tuple(constraint.column_keys), constraint.referred_table.name, referred
 
 
-def _restrictions(inspector: Inspector, table: Table) -> Iterator[str]:
-    """Unique and check constraints that rows of this version do not know of, and lost unique ones."""
-    known: set[tuple[str | None, ...]] = {tuple(index.columns.keys()) for index in table.indexes if index.unique}
-    found = _unique_columns(inspector, table.name)
+def _uniqueness(inspector: Inspector, table: Table) -> Iterator[str]:
+    """Unique constraints that rows of this version do not know of, and lost ones."""
+    known = _known_unique(table)
+    found = _unique_columns(inspector, table)
     for columns in known - found:
         yield f"{table.name} ({_listed(columns)}) is no longer unique"
     for columns in found - known:
         yield f"{table.name} ({_listed(columns)}) has become unique"
-    for check in inspector.get_check_constraints(table.name):
+
+
+def _checks(inspector: Inspector, table: Table) -> Iterator[str]:
+    for check in inspector.get_check_constraints(*_place(table)):
         yield f"{table.name} has a new check {check['name'] or check['sqltext']}"
 
 
-def _unique_columns(inspector: Inspector, table: str) -> set[tuple[str | None, ...]]:
+def _known_unique(table: Table) -> set[tuple[str | None, ...]]:
+    indexes: set[tuple[str | None, ...]] = {tuple(index.columns.keys()) for index in table.indexes if index.unique}
+    constraints = (each for each in table.constraints if isinstance(each, UniqueConstraint))
+    return indexes | {tuple(constraint.columns.keys()) for constraint in constraints}
+
+
+def _unique_columns(inspector: Inspector, table: Table) -> set[tuple[str | None, ...]]:
+    indexes = {tuple(index["column_names"]) for index in _quietly(inspector.get_indexes, table) if index["unique"]}
+    constraints = _quietly(inspector.get_unique_constraints, table)
+    return indexes | {tuple(constraint["column_names"]) for constraint in constraints}
+
+
+def _quietly(look: Callable[..., list[Any]], table: Table) -> list[Any]:
     with warnings.catch_warnings():  # SQLAlchemy tells of indexes on expressions, which it cannot see on SQLite
         warnings.simplefilter("ignore", SAWarning)
-        indexes = {tuple(index["column_names"]) for index in inspector.get_indexes(table) if index["unique"]}
-        constraints = {tuple(constraint["column_names"]) for constraint in inspector.get_unique_constraints(table)}
-    return indexes | constraints
+        return look(*_place(table))
 
 
 def _listed(columns: Iterable[str | None]) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from . import forks, schema
+from . import forks, schema, schema_check
 from .clock import Clock
 from .dialect import Dialect
 from .engines import Engines, again_if_lost, require_lost
@@ -52,6 +52,7 @@ class Database:
             models.task,
             models.result,
             models.queue_state,
+            models.app_owned,
             news=dialect.news,
             claims_at_once=dialect.claims_at_once,
             index_hint=dialect.index_hint,
@@ -185,7 +186,7 @@ class Database:
         with self.translated(), self._opening:
             if not self._is_open:
                 self.dialect.prepare()
-                self._engines.call(again_if_lost, self._check_schema)
+                self._engines.call(again_if_lost, self._make_ready)
                 self._is_open = self.has_tables = True
 
     async def aopen(self) -> None:
@@ -231,20 +232,39 @@ class Database:
         self._opening = threading.RLock()
         self._reset()
 
-    def _check_schema(self) -> None:
+    def _make_ready(self) -> None:
         engine = self._engines.called_engine
         with engine.connect() as connection:
             self.dialect.check_server(connection)
             self._read_clock(connection)
-            state = schema.read_state(connection)
-            if self.dialect.read_only:
-                schema.check(connection, target=self.target)
-            elif state.is_newer:
-                schema.check_newer(connection, state)
-        if not (self.dialect.read_only or state.is_current or state.is_newer):
+            to_alter = self._look_at_schema(connection)
+        if to_alter:
             with self.dialect.lock_schema(engine) as connection:
                 schema.ensure(connection, auto_upgrade=self._auto_upgrade, target=self.target)
         self.dialect.settle(engine)
+
+    def _look_at_schema(self, connection: Connection) -> bool:
+        """Say whether the tables are to be made or upgraded; raise if this version cannot work with them."""
+        if self.models.app_owned:
+            schema_check.check_owned(connection, self.models, target=self.target)
+            return False
+        state = schema.read_state(connection)
+        if self.dialect.read_only:
+            schema.check(connection, target=self.target)
+        elif state.is_newer:
+            schema.check_newer(connection, state)
+        return not (self.dialect.read_only or state.is_current or state.is_newer)
+
+    def check_schema(self) -> None:
+        """Raise ``SchemaError`` if the tables lack anything; see ``schema_check.check_fully``."""
+
+        def look() -> None:
+            with self._engines.called_engine.connect() as connection:
+                schema_check.check_fully(connection, self.models, target=self.target)
+
+        with self.translated(), self._opening:
+            self.dialect.prepare()
+            self._engines.call(again_if_lost, look)
 
     def _read_clock(self, connection: Connection) -> None:
         self._clock.set_by(lambda: self.dialect.read_clock(connection))

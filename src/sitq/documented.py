@@ -108,5 +108,5 @@ def _require_documented(inspector: Inspector, table: str) -> None:
 def _foreign(table: str, reason: str) -> ForeignTableError:
     return ForeignTableError(
         f"the table {table!r} in this database does not belong to sitq: {reason}. Nothing was altered. "
-        f"Give sitq a database of its own, or rename that table."
+        f"Give sitq a database of its own, or tables of other names: models=sitq.declare_models(Base)."
     )

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from .backends.base import BaseBackend
 from .exceptions import InvalidArgumentError, TaskCancelledError, TaskFailedError, TaskNotFoundError
-from .models import Result, TaskStatus
+from .models import Result, ResultMixin, TaskStatus
 from .options import check_seconds
 from .serialization import Serializer
 from .wakeups import RESULTS, Subscription
@@ -70,7 +70,7 @@ def settle(ending: Ending, stored: Result | None) -> Result:
 
 def unwrap(result: object, serializer: Serializer) -> Any:
     """The function's return value, or the error that the result stands for, raised."""
-    if not isinstance(result, Result):
+    if not isinstance(result, ResultMixin):
         raise InvalidArgumentError(f"unwrap needs a Result, not {type(result).__name__}")
     if result.error_type == CANCELLED:
         raise TaskCancelledError(result.task_id, result.error_message)

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from sqlalchemy import (
     Boolean,
@@ -26,9 +26,9 @@ from sqlalchemy import (
     column,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, declared_attr, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
-from .columns import Key, LongText, Payload, Real, UTCDateTime, Word, sql_false, utc_now
+from .columns import Key, LongText, Moment, Payload, Real, Word, sql_false, utc_now
 from .exceptions import BackendError, InvalidArgumentError
 
 NAMING_CONVENTION = {
@@ -90,9 +90,9 @@ class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
     kwargs: Mapped[bytes | None] = mapped_column(Payload, default=None)
     priority: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
     status: Mapped[str | None] = mapped_column(Word, server_default=text("'queued'"), default=TaskStatus.QUEUED.value)
-    created_at: Mapped[datetime | None] = mapped_column(UTCDateTime, server_default=utc_now(), default=None)
-    started_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
-    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    created_at: Mapped[datetime | None] = mapped_column(Moment, server_default=utc_now(), default=None)
+    started_at: Mapped[datetime | None] = mapped_column(Moment, default=None)
+    completed_at: Mapped[datetime | None] = mapped_column(Moment, default=None)
     retry_count: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
     max_retries: Mapped[int | None] = mapped_column(Integer, server_default=ZERO, default=0)
     error_message: Mapped[str | None] = mapped_column(LongText, default=None)
@@ -101,9 +101,9 @@ class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
     # `unique_key` is held while the task is unfinished; `options` is JSON that only a worker reads.
     name: Mapped[str | None] = mapped_column(LongText, default=None)
     queue: Mapped[str] = mapped_column(Word, server_default=text("'default'"), default="default")
-    due_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    due_at: Mapped[datetime | None] = mapped_column(Moment, default=None)
     scheduled: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
-    expires_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    expires_at: Mapped[datetime | None] = mapped_column(Moment, default=None)
     timeout: Mapped[float | None] = mapped_column(Real, default=None)
     unique_key: Mapped[str | None] = mapped_column(Key, default=None)
     options: Mapped[str | None] = mapped_column(LongText, default=None)
@@ -111,7 +111,7 @@ class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
     # Leases (0003). `worker_id` and `claim_count` together are the fencing token of one claim.
     worker_id: Mapped[str | None] = mapped_column(Word, default=None)
     claim_count: Mapped[int] = mapped_column(Integer, server_default=ZERO, default=0)
-    lease_until: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    lease_until: Mapped[datetime | None] = mapped_column(Moment, default=None)
     crash_count: Mapped[int] = mapped_column(Integer, server_default=ZERO, default=0)
     isolated: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
     cancel_requested: Mapped[bool] = mapped_column(Boolean, server_default=sql_false(), default=False)
@@ -121,10 +121,11 @@ class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
     # Tracebacks (0004): a JSON list, one entry an attempt that failed, the oldest first.
     errors: Mapped[str | None] = mapped_column(LongText, default=None)
 
-    @declared_attr.directive
-    def __table_args__(cls) -> tuple[Any, ...]:
-        """The indexes: one for each question that a worker asks."""
-        return task_indexes(cls.__tablename__)  # type: ignore[attr-defined]  # every mapped class has one
+    @classmethod
+    def __table_cls__(cls, name: str, *args: Any, **kwargs: Any) -> Table:
+        """Make the table with an index for each question that a worker asks, whatever ``__table_args__`` say."""
+        make: Callable[..., Table] = getattr(super(), "__table_cls__", Table)
+        return make(name, *args, *task_indexes(name), **kwargs)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, name={self.name!r}, status={self.status!r})"
@@ -176,7 +177,7 @@ class ResultMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
     value: Mapped[bytes | None] = mapped_column(Payload, default=None)
     is_error: Mapped[bool | None] = mapped_column(Boolean, server_default=sql_false(), default=False)
     error_message: Mapped[str | None] = mapped_column(LongText, default=None)
-    completed_at: Mapped[datetime | None] = mapped_column(UTCDateTime, server_default=utc_now(), default=None)
+    completed_at: Mapped[datetime | None] = mapped_column(Moment, server_default=utc_now(), default=None)
 
     # Tracebacks (0004): the worker's, and the dotted name of the exception's class.
     error_type: Mapped[str | None] = mapped_column(LongText, default=None)
@@ -190,7 +191,7 @@ class QueueStateMixin(MappedAsDataclass, kw_only=True, eq=False):
     """The columns of a queue's state; a queue without a row runs."""
 
     name: Mapped[str] = mapped_column(Key, primary_key=True)
-    paused_at: Mapped[datetime | None] = mapped_column(UTCDateTime, default=None)
+    paused_at: Mapped[datetime | None] = mapped_column(Moment, default=None)
 
 
 class Base(DeclarativeBase):
@@ -220,14 +221,28 @@ class QueueState(QueueStateMixin, Base):
 
 @dataclass(frozen=True)
 class Models:
-    """The mapped classes that a store function works on: sitq's own, or an app's."""
+    """The mapped classes of one set of tables: sitq's own, or an app's, which ``declare_models`` makes.
+
+    Attributes:
+        task: the class of tasks.
+        result: the class of results.
+        queue_state: the class that says which queues are paused.
+        app_owned: whether an app makes and upgrades the tables, and sitq only looks whether they are as they must be.
+    """
 
     task: type[TaskMixin]
     result: type[ResultMixin]
     queue_state: type[QueueStateMixin]
+    app_owned: bool = True
+
+    @property
+    def tables(self) -> tuple[Table, Table, Table]:
+        """The tables of tasks, of results and of queues."""
+        task, result, queue_state = (cast(Any, model).__table__ for model in (self.task, self.result, self.queue_state))
+        return task, result, queue_state
 
 
-OWN_MODELS = Models(task=Task, result=Result, queue_state=QueueState)
+OWN_MODELS = Models(task=Task, result=Result, queue_state=QueueState, app_owned=False)
 
 
 BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]

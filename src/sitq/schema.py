@@ -33,10 +33,10 @@ from sqlalchemy import (
     select,
 )
 
-from .comparison import differences
+from .comparison import differences, lacks
 from .documented import DOCUMENTED, documented_tables
 from .exceptions import SchemaError, SchemaOutdatedError, SchemaTooNewError, SitqWarning
-from .models import Base
+from .models import OWN_MODELS, Base
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that this version knows, the oldest first."""
@@ -61,7 +61,8 @@ class SchemaState:
     """What a look at the database found.
 
     Attributes:
-        revision: the recorded revision, or ``None`` where sitq has not been.
+        revision: the recorded revision, or ``None`` where sitq has not been. Where an app owns or upgrades the
+            tables, nothing is recorded: it is ``HEAD`` if they have what this version needs.
         tables: which tables of sitq's names exist, the version table among them.
     """
 
@@ -96,6 +97,8 @@ def read_state(connection: Connection) -> SchemaState:
     """
     names = {name.casefold() for name in inspect(connection).get_table_names()}
     tables = frozenset(names & {*Base.metadata.tables, VERSION_TABLE})
+    if VERSION_TABLE not in tables and tables >= Base.metadata.tables.keys():
+        return SchemaState(_unrecorded_revision(connection), tables)
     revision = _recorded_revision(connection) if VERSION_TABLE in tables else None
     missing = (Base.metadata.tables if revision == HEAD else DOCUMENTED).keys() - tables
     if revision is not None and missing:
@@ -104,6 +107,21 @@ def read_state(connection: Connection) -> SchemaState:
             f"restore a backup, or drop sitq's tables to begin anew"
         )
     return SchemaState(revision, tables)
+
+
+def _unrecorded_revision(connection: Connection) -> str | None:
+    """The revision of tables that an app's Alembic upgrades, which records it in a table of the app's."""
+    missing = next(lacks(connection, OWN_MODELS.tables), None)
+    if missing is None:
+        return HEAD
+    queues = {column["name"] for column in inspect(connection).get_columns("sitq_queues")}
+    if {*OWN_MODELS.queue_state.__table__.c.keys()} <= queues:  # type: ignore[attr-defined]  # it is mapped
+        raise SchemaOutdatedError(
+            f"the tables are not what this version of sitq needs: {missing}. No revision is recorded in "
+            f"{VERSION_TABLE}, so they are upgraded by an app's Alembic: run its upgrade, such as "
+            f"alembic upgrade sitq@head"
+        )
+    return None
 
 
 def ensure(connection: Connection, *, auto_upgrade: bool, target: str) -> None:
@@ -154,9 +172,9 @@ def check(connection: Connection, *, target: str) -> None:
     _require_served(connection, state, target)
 
 
-def check_newer(connection: Connection, state: SchemaState, metadata: MetaData = Base.metadata) -> None:
+def check_newer(connection: Connection, state: SchemaState) -> None:
     """Warn once if a newer schema only has more than this version knows, else raise ``SchemaTooNewError``."""
-    difference = next(differences(connection, metadata), None)
+    difference = next(differences(connection, OWN_MODELS.tables), None)
     if difference is not None:
         raise SchemaTooNewError(
             f"the database has the schema of revision {state.revision}, this version of sitq knows {HEAD} and "

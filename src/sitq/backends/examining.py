@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from .. import schema, store
+from .. import schema_check, store
 from ..database import Database
 from ..exceptions import SitqError
 from ..health import Health
@@ -92,5 +92,5 @@ class _Look(threading.Thread):
         self.findings |= self._database.dialect.examine(engine)
 
     def _ask(self, session: Session, models: StoreModels) -> None:
-        self.findings["schema_revision"] = schema.read_state(session.connection()).revision
+        self.findings["schema_revision"] = schema_check.revision_of(session.connection(), models)
         self.findings["oldest_due_at"] = store.oldest_due_at(session, models)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from sqlalchemy import Connection, inspect
+
 from ..access import Role, check_users
 from ..exceptions import ConfigurationError
 from ..models import Models
 from ..schema import VERSION_TABLE
-from ..store.tables import table_of
 from .sources import EngineOptions
 
 Quote = Callable[[str], str]
@@ -76,30 +77,35 @@ def privileges_of(role: Role, tables: list[str], everything: tuple[str, ...]) ->
         yield table, everything if role is Role.ADMIN else READING
 
 
-def tables_of(models: Models, quote: Quote, schema: str) -> list[str]:
+def tables_of(connection: Connection, models: Models, quote: Quote, schema: str) -> list[str]:
     """Tasks, results and the others, each with its schema; those that name none are in this one."""
-    tables = (table_of(model) for model in (models.task, models.result, models.queue_state))
-    names = [*((table.schema or schema, table.name) for table in tables), (schema, VERSION_TABLE)]
+    names = [(table.schema or schema, table.name) for table in models.tables]
+    inside = names[0][0]
+    if not models.app_owned and inspect(connection).has_table(VERSION_TABLE, schema=inside):
+        names.append((inside, VERSION_TABLE))
     return [f"{quote(inside)}.{quote(name)}" for inside, name in names]
 
 
-def postgresql_grants(lists: AccessLists, models: Models, database: str, schema: str) -> Iterator[str]:
+def postgresql_grants(
+    connection: Connection, lists: AccessLists, models: Models, database: str, schema: str
+) -> Iterator[str]:
     """The statements for PostgreSQL, to be run in one transaction."""
-    tables = tables_of(models, double_quoted, schema)
+    tables = tables_of(connection, models, double_quoted, schema)
     for role, names in lists.users.items():
         if not names:
             continue
         users = ", ".join(map(double_quoted, names))
         yield f"GRANT CONNECT ON DATABASE {double_quoted(database)} TO {users}"
-        yield f"GRANT USAGE ON SCHEMA {double_quoted(schema)} TO {users}"
+        for each in {schema, *(table.schema or schema for table in models.tables)}:
+            yield f"GRANT USAGE ON SCHEMA {double_quoted(each)} TO {users}"
         for table, privileges in privileges_of(role, tables, ("ALL PRIVILEGES",)):
             yield f"REVOKE ALL PRIVILEGES ON TABLE {table} FROM {users}"
             yield f"GRANT {', '.join(privileges)} ON TABLE {table} TO {users}"
 
 
-def mariadb_grants(lists: AccessLists, models: Models, database: str) -> Iterator[str]:
+def mariadb_grants(connection: Connection, lists: AccessLists, models: Models, database: str) -> Iterator[str]:
     """The statements for MariaDB, each of which counts at once."""
-    tables = tables_of(models, backquoted, database)
+    tables = tables_of(connection, models, backquoted, database)
     for role, names in lists.users.items():
         for user in map(account, names):
             for table, privileges in privileges_of(role, tables, MARIADB_PRIVILEGES):

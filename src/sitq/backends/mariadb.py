@@ -36,7 +36,7 @@ class MariaDBBackend(ServerBackend):
         database: a URL such as ``mariadb+pymysql://user@host/database``, an ``Engine`` or an ``AsyncEngine``.
             An engine is borrowed: it is never disposed.
         auto_upgrade: upgrade an older schema when the database is opened.
-        models: the mapped classes, if an app owns the tables.
+        models: what ``declare_models`` returned, if your app owns the tables; then they are never altered.
         options: see ``EngineOptions`` and ``ServerOptions``.
 
     Raises:
@@ -76,7 +76,7 @@ class MariaDBDialect(ServerDialect):
 
     def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:
         database = connection.execute(select(func.database())).scalar_one()
-        return list(mariadb_grants(lists, models, database))
+        return list(mariadb_grants(connection, lists, models, database))
 
     def taking_over(self, tables: Sequence[str]) -> Iterable[str]:
         # Locking tables would commit; so the gaps between the deleted rows are locked with them.

@@ -117,6 +117,19 @@ class OperatedBackend(BaseBackend):
         except (DatabaseCorruptError, NotADatabaseError) as error:
             return CheckReport((str(error),))
 
+    def check_schema(self) -> None:
+        """Raise ``SchemaError`` unless the tables have every column, key and index that this version needs.
+
+        It names all that is missing or of another type, and alters nothing: run it in CI after your migrations,
+        whether sitq owns the tables or your app.
+
+        Raises:
+            SchemaOutdatedError: sitq's own tables are of an older revision.
+            SchemaTooNewError: they are newer, and this version cannot work with them.
+            SchemaError: there are no tables, or they lack something.
+        """
+        self._database.check_schema()
+
     def purge(self, *, older_than: Seconds | datetime, status: str | Iterable[str] | None = None) -> int:
         """Delete tasks that ended long ago, with their results; return how many.
 
@@ -218,6 +231,10 @@ class OperatedBackend(BaseBackend):
     async def acheck(self) -> CheckReport:
         """See ``check``."""
         return await asyncio.to_thread(self.check)
+
+    async def acheck_schema(self) -> None:
+        """See ``check_schema``."""
+        await asyncio.to_thread(self.check_schema)
 
 
 def check_file(option: str, value: object) -> Path:

@@ -44,7 +44,7 @@ class PostgreSQLBackend(ServerBackend):
             An engine is borrowed: it is never disposed.
         notify: tell other processes of due and ended tasks as they are committed. Without, they poll.
         auto_upgrade: upgrade an older schema when the database is opened.
-        models: the mapped classes, if an app owns the tables.
+        models: what ``declare_models`` returned, if your app owns the tables; then they are never altered.
         options: see ``EngineOptions`` and ``ServerOptions``.
 
     Raises:
@@ -105,7 +105,7 @@ class PostgreSQLDialect(ServerDialect):
 
     def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:
         database, schema = connection.execute(select(func.current_database(), func.current_schema())).one()
-        return list(postgresql_grants(lists, models, database, schema))
+        return list(postgresql_grants(connection, lists, models, database, schema))
 
     def taking_over(self, tables: Sequence[str]) -> Iterable[str]:
         return (f"LOCK TABLE {', '.join(tables)} IN EXCLUSIVE MODE",)

@@ -13,6 +13,7 @@ from .. import store
 from ..access import NO_CONTROL, Access
 from ..claims import Claim, ClaimRequest, Outcome, TaskRow, Token
 from ..database import Database
+from ..declaring import check_models
 from ..dialect import Dialect
 from ..models import OWN_MODELS, Models, Result, Task, TaskStatus
 from ..options import check_bool
@@ -37,7 +38,7 @@ class SQLAlchemyBackend(JoiningBackend):
         database: a URL, with a sync or an async driver, an ``Engine`` or an ``AsyncEngine``. An engine is
             borrowed: it is never disposed.
         auto_upgrade: upgrade an older schema when the database is opened.
-        models: the mapped classes, if an app owns the tables.
+        models: what ``declare_models`` returned, if your app owns the tables; then they are never altered.
         options: see ``EngineOptions``.
 
     Raises:
@@ -67,7 +68,7 @@ class SQLAlchemyBackend(JoiningBackend):
     ) -> None:
         """What every constructor ends with."""
         self.access = access
-        self.models: Models = OWN_MODELS if models is None else models
+        self.models: Models = OWN_MODELS if models is None else check_models(models)
         self._database = Database(
             dialect, self.models, auto_upgrade=check_bool("auto_upgrade", auto_upgrade), target=target
         )

@@ -16,10 +16,10 @@ from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, Insert, QueueP
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from ..access import Role, check_access
+from ..access import NO_CONTROL, Role, check_access
 from ..database import Database
 from ..dialect import Dialect, Progress
-from ..exceptions import BackendError
+from ..exceptions import BackendError, ConfigurationError
 from ..health import CheckReport
 from ..models import Models
 from ..options import Seconds, check_bool, check_choice, check_int, check_seconds
@@ -79,6 +79,7 @@ class SQLiteBackend(SQLAlchemyBackend):
         write_users: users that may also enqueue, run, cancel and retry tasks.
         admin_users: users that may do everything.
         user: the acting user; the operating system's, unless given.
+        models: what ``declare_models`` returned, if your app owns the tables; then they are never altered.
 
     Raises:
         ConfigurationError: a value is not allowed; the message names option, value and what is.
@@ -110,12 +111,15 @@ class SQLiteBackend(SQLAlchemyBackend):
         write_users: list[str] | None = None,
         admin_users: list[str] | None = None,
         user: str | None = None,
+        models: Models | None = None,
     ) -> None:
         encryption_key = concealed(encryption_key)
         path = check_database(database)
         temp_store = optional(check_choice, "temp_store", temp_store, allowed=TEMP_STORES, any_case=True)
         key = check_encryption(encryption_key, cipher, in_memory=path == MEMORY, temp_store=temp_store)
         access = check_access(read_only_users, write_users, admin_users, user)
+        if models is not None and access is not NO_CONTROL:
+            raise ConfigurationError("lists of users guard sitq's own tables: leave them out, or leave out models")
         options = SQLiteOptions(
             database=path,
             journal_mode=check_journal_mode(enable_wal, journal_mode),
@@ -134,7 +138,7 @@ class SQLiteBackend(SQLAlchemyBackend):
         if check_bool("debug", debug):
             logging.getLogger("sitq").setLevel(logging.DEBUG)
         dialect = SQLiteDialect(options)
-        self.use(dialect, target=options.database, auto_upgrade=auto_upgrade, access=access)
+        self.use(dialect, target=options.database, auto_upgrade=auto_upgrade, models=models, access=access)
 
 
 def optional(check: Any, option: str, value: object, **limits: Any) -> Any:

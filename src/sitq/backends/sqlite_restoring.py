@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .. import schema, store
+from .. import schema, schema_check, store
 from ..database import Database
 from ..dialect import Dialect, Progress
 from ..exceptions import BackendError, SchemaError, SchemaTooNewError
@@ -63,6 +63,9 @@ def require_ours(database: Database) -> None:
     engine = database.dialect.create_engine()
     try:
         with database.translated(), engine.connect() as connection:
+            if database.models.app_owned:
+                schema_check.check_owned(connection, database.models, target=database.target)
+                return
             state = schema.read_state(connection)
     finally:
         engine.dispose()

@@ -62,8 +62,10 @@ def status_values(status: TaskStatus, now: datetime) -> dict[str, Any]:
 
 
 def column_values(record: MappedAsDataclass, model: type[MappedAsDataclass]) -> dict[str, Any]:
-    """The record's value for every column of the model, whatever mapped class the record is of."""
-    return {attribute.key: getattr(record, attribute.key) for attribute in inspect(model).column_attrs}
+    """The record's value for every column of the model that it knows, whatever mapped class the record is of."""
+    mapper, columns = inspect(model), table_of(model).columns
+    keys = {column.key: mapper.get_property_by_column(column).key for column in columns}
+    return {name: getattr(record, key) for name, key in keys.items() if hasattr(record, key)}
 
 
 def replace(session: Door, model: type[MappedAsDataclass], key: str, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks, Outcome, TaskRow
 from ..ids import new_id
-from ..models import Result, Task, TaskStatus
+from ..models import Result, Task, TaskMixin, TaskStatus
 
 LONG = 60.0
 """A lease that does not lapse during a test, in seconds."""
@@ -82,8 +82,9 @@ def full_result(task_id: str) -> Result:
 
 
 def columns_of(record: Task | Result) -> dict[str, Any]:
-    """The record's columns and their values."""
-    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    """The record's columns and their values; not those that an app has added to a class of its own."""
+    known = Task if isinstance(record, TaskMixin) else Result
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(known)}
 
 
 def request(
