@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 PROOFS: dict[str, str] = {
+    "matrix": "proofs.matrix",
     "model": "proofs.model",
     "simulation": "proofs.simulation",
 }
