@@ -53,6 +53,7 @@ from .exceptions import (
     WrongKeyError,
 )
 from .health import CheckReport, Health, LostRows, RecoveryReport
+from .injection import injected
 from .models import Models, QueueStateMixin, Result, ResultMixin, Task, TaskMixin, TaskStatus
 from .queue import TaskQueue
 from .retry import FailedAttempt
@@ -135,6 +136,7 @@ __all__ = [
     "copy",
     "current_task",
     "declare_models",
+    "injected",
     "open_backend",
     "recover",
     "task",

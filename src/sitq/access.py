@@ -32,13 +32,13 @@ READS: Final = frozenset(
 )
 WRITES: Final = frozenset(
     {"store_task", "store_result", "update_task_status", "enqueue", "enqueue_in", "claim", "finish", "finish_and_claim"}
-    | {"extend", "reap", "reap_workers", "cancel", "retry", "write_progress", "presence"}
+    | {"extend", "reap", "reap_workers", "cancel", "retry", "write_progress", "presence", "transact"}
 )
 ADMINISTERS: Final = frozenset(
     {"create", "upgrade", "pause_queue", "resume_queue", "backup", "restore", "purge", "vacuum", "optimize", "rekey"}
     | {"grants", "apply_grants", "use_clock"}
 )
-OPEN: Final = frozenset({"health_check", "now", "close"})
+OPEN: Final = frozenset({"health_check", "now", "close", "require_transactions"})
 """Actions for everybody: they look at nothing that is stored, or tell of a denial in their own words."""
 
 

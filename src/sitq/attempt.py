@@ -42,6 +42,14 @@ class Killable(Protocol):
         """End it, and what it runs."""
 
 
+class Begun(Protocol):
+    """A transaction, perhaps begun."""
+
+    @property
+    def begun_at(self) -> float | None:
+        """When it began, by ``time.monotonic``."""
+
+
 class Attempt:
     """A claim that takes one of the worker's slots until its function has ended.
 
@@ -57,12 +65,17 @@ class Attempt:
         timer: what will happen to it next, as its timeout.
         interruption: why the worker told it to end, if it did.
         closed: whether nothing more will be written for it, although its function still runs.
+        transaction: that of a transactional function.
+        watch: the next look at how long that is open.
+        committing: whether it is being committed, with the ending.
+        written: whether it was, so that nothing is left to be written.
     """
 
     __slots__ = (
         "child",
         "claim",
         "closed",
+        "committing",
         "context",
         "current",
         "interruption",
@@ -71,6 +84,9 @@ class Attempt:
         "task",
         "timer",
         "token",
+        "transaction",
+        "watch",
+        "written",
     )
 
     def __init__(self, claim: Claim) -> None:
@@ -85,12 +101,22 @@ class Attempt:
         self.timer: asyncio.TimerHandle | None = None
         self.interruption: Interruption | None = None
         self.closed = False
+        self.transaction: Begun | None = None
+        self.watch: asyncio.TimerHandle | None = None
+        self.committing = False
+        self.written = False
 
     def drop_timer(self) -> None:
         """Let nothing happen to it by time any more."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
+
+    def end(self) -> None:
+        """Drop what would happen to it by time, and look at its transaction no more."""
+        self.drop_timer()
+        if self.watch is not None:
+            self.watch.cancel()
 
 
 def current_of(claim: Claim, *, now: datetime, report: Report) -> CurrentTask:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from .claims import TaskRow
 from .exceptions import ConfigurationError, InvalidArgumentError, SitqError
 from .ids import new_id
+from .injection import SESSION, is_async, signature_for_callers, signature_of
 from .serialization import Serializer
 from .task_options import NO_OPTIONS, TaskOptions, is_task_option, parse_options
 from .tasks import options_of
@@ -31,13 +32,15 @@ CallRow: TypeAlias = tuple[Any, ...] | Mapping[str, Any]
 class Callee(NamedTuple):
     """What is known of a function without calling it.
 
-    ``signature`` is ``None`` where Python cannot tell it. Whether a call fits depends only on the number of
+    ``signature`` is without the session of a ``transactional`` function, and ``None`` where Python cannot tell it.
+    Whether a call fits depends only on the number of
     its arguments and the names of its keywords, so ``fitting`` remembers those that did.
     """
 
     name: str
     signature: inspect.Signature | None
     fitting: set[tuple[object, ...]]
+    transactional: bool = False
 
 
 _callees: WeakKeyDictionary[FunctionType, Callee] = WeakKeyDictionary()
@@ -51,16 +54,19 @@ class CallPreparer:
         serializer: makes their bytes.
         now: the backend's clock.
         options: what goes before the options that functions carry.
+        require_transactions: raises where a transactional task, async or not, could not run; see ``BaseBackend``.
     """
 
     serializer: Serializer
     now: Callable[[], datetime]
     options: TaskOptions = NO_OPTIONS
+    require_transactions: Callable[[bool], None] | None = None
 
     def with_options(self, values: Mapping[str, object]) -> CallPreparer:
         """The same with these options, as a user gave them, on top of its own."""
-        if values.get("retry") is not None:
-            raise ConfigurationError("retry belongs to the function: give it to @sitq.task(retry=...)")
+        for option in ("retry", "transactional"):
+            if values.get(option) is not None:
+                raise ConfigurationError(f"{option} belongs to the function: give it to @sitq.task({option}=...)")
         return replace(self, options=self.options.overridden_by(parse_options(values)))
 
     def row(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRow:
@@ -71,6 +77,8 @@ class CallPreparer:
             SerializationError: the function or an argument has no bytes form.
         """
         callee = read_callee(function)
+        if callee.transactional:
+            self._check_transactional(callee, function, kwargs)
         check_arguments(callee, args, kwargs)
         now, task_id = self.now(), new_id()
         payload = self.serializer.dump_call(function, args, kwargs, task_id=task_id)
@@ -84,6 +92,12 @@ class CallPreparer:
         if payload.kwargs is not None:
             row["kwargs"] = payload.kwargs
         return row
+
+    def _check_transactional(self, callee: Callee, function: object, kwargs: dict[str, Any]) -> None:
+        if SESSION in kwargs:
+            raise InvalidArgumentError(f"{callee.name} is given its session by the worker: leave out session=")
+        if self.require_transactions is not None:
+            self.require_transactions(is_async(function))
 
     def rows(self, function: Callable[..., Any], calls: Iterable[CallRow]) -> Iterator[TaskRow]:
         """Check what can be checked at once, then give ``row`` for each call as it is asked for."""
@@ -156,12 +170,10 @@ def _read_callee(function: object) -> Callee:
     if not callable(function):
         advice = " (give the function itself, and its arguments after it)" if inspect.iscoroutine(function) else ""
         raise InvalidArgumentError(f"a task needs something that can be called, not {type(function).__name__}{advice}")
-    try:
-        # Not of what is wrapped: a decorator may add or take arguments of its own.
-        signature: inspect.Signature | None = inspect.signature(function, follow_wrapped=False)
-    except (ValueError, TypeError):
-        signature = None
-    return Callee(readable_name(function), signature, set())
+    name = readable_name(function)
+    if options_of(function).transactional:
+        return Callee(name, signature_for_callers(function, name), set(), transactional=True)
+    return Callee(name, signature_of(function), set())
 
 
 def readable_name(function: object) -> str:

@@ -24,6 +24,7 @@ from .clock import Clock
 from .dialect import Dialect
 from .engines import Engines, again_if_lost, require_lost
 from .exceptions import BackendError, PoolTimeoutError, ReadOnlyError
+from .holding import require_not_held
 from .models import Models, StoreModels
 from .wakeups import Wakeups
 from .write_connection import WriteConnection
@@ -167,11 +168,15 @@ class Database:
         return await self._acommit(Write(function, (self.models,), rows))
 
     def _commit(self, write: Write[T]) -> T:
+        if self.dialect.has_one_writer:
+            require_not_held(self)
         with self.translated():
             self.open_to_write()
             return self._writer.write(write)
 
     async def _acommit(self, write: Write[T]) -> T:
+        if self.dialect.has_one_writer:
+            require_not_held(self)
         with self.translated():
             if self.dialect.read_only or not self._is_open:
                 await asyncio.to_thread(self.open_to_write)

@@ -46,6 +46,9 @@ class Dialect(ABC):
     borrows_engines = False
     """Whether the engines are an app's, and so never disposed."""
 
+    has_one_writer = False
+    """Whether a transaction that writes keeps every other from beginning to."""
+
     news: Callable[[ColumnElement[str]], ColumnElement[Any]] | None = None
     """Makes the expression that sends a topic to other processes with the commit; ``None`` sends none."""
 
@@ -78,6 +81,14 @@ class Dialect(ABC):
     @abstractmethod
     def connect_to_write(self, engine: Engine) -> Connection:
         """Open a connection whose transactions take the write lock when they begin."""
+
+    @abstractmethod
+    def engine_for_tasks(self, engine: Engine) -> Engine:
+        """Make a facade of an engine for sessions of transactional tasks, in whose transaction their claims end.
+
+        It shares the pool. Such a transaction writes in any case, and must bear that the worker writes to the
+        task's row meanwhile. Raises ``NotAvailableError`` where there can be none.
+        """
 
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         """Open a connection whose transaction sees what was there when it began to read."""

@@ -15,18 +15,20 @@ from contextlib import suppress
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 from .attempt import Attempt, Interruption, completed, current_of, failed, interrupted, raised
+from .backends.transactions import Transactions
 from .children import Child, Children, request_of, runs_in_process
 from .claims import Claim, Outcome, Progress, Token
 from .current import CurrentTask, set_current
 from .failures import describe
+from .injection import is_async
 from .serialization import Call, Payload, Serializer
 from .task_events import log_outcome, task_fields
 from .tasks import options_of
 from .threads import TaskThreads, Then
+from .transactional import DEFAULT_TRANSACTION_WARNING, Ended, TransactionalCalls
 
 logger = logging.getLogger("sitq.worker")
 
@@ -53,6 +55,8 @@ class Execution:
         processes: int,
         now: Callable[[], datetime],
         on_end: Callable[[], None],
+        transactions: Transactions | None = None,
+        transaction_warning: float = DEFAULT_TRANSACTION_WARNING,
     ) -> None:
         self.outcomes: deque[Outcome] = deque()
         self.progress: dict[Token, Progress] = {}
@@ -63,6 +67,9 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._threads = TaskThreads()
         self._children = Children(serializer, processes)
+        self._transactional = TransactionalCalls(
+            transactions or Transactions(), self._returned, warn_after=transaction_warning
+        )
         self._attempts: dict[Token, Attempt] = {}
 
     @property
@@ -77,7 +84,7 @@ class Execution:
 
     def tokens(self) -> list[Token]:
         """The claims whose outcome is still to come; callable from any thread."""
-        return [attempt.token for attempt in list(self._attempts.values()) if not attempt.closed]
+        return [attempt.token for attempt in list(self._attempts.values()) if not (attempt.closed or attempt.written)]
 
     def start(self, claim: Claim) -> None:
         """Run a task in one of the free slots."""
@@ -95,7 +102,10 @@ class Execution:
             return
         call = self._serializer.load_call(Payload(claim.function, claim.args, claim.kwargs), task_id=claim.id)
         self._set_timer(attempt)
-        attempt.retry = options_of(call.function).retry
+        options = options_of(call.function)
+        attempt.retry = options.retry
+        if options.transactional:
+            call = self._transactional.wrap(attempt, call)
         attempt.current = self._current(claim)
         attempt.context = copy_context()
         attempt.context.run(set_current, attempt.current)
@@ -131,7 +141,7 @@ class Execution:
         """End what runs under claims that are no longer this worker's; nothing is written for them."""
         for token in tokens:
             attempt = self._attempts.get(token)
-            if attempt is not None and not attempt.closed:
+            if attempt is not None and not (attempt.closed or attempt.committing or attempt.written):
                 logger.warning("claim lost", extra=task_fields("claim_lost", attempt))
                 self._interrupt(attempt, Interruption.LOST)
 
@@ -159,7 +169,7 @@ class Execution:
         self._threads.close()
         self._children.close()
         for attempt in self._attempts.values():
-            attempt.drop_timer()
+            attempt.end()
 
     # The run of one attempt: on the loop, or in a thread and back.
 
@@ -223,6 +233,8 @@ class Execution:
             self._interrupt(attempt, Interruption.CANCELLED)
 
     def _returned(self, attempt: Attempt, value: object) -> Outcome | None:
+        if isinstance(value, Ended):
+            return value.outcome
         if attempt.interruption is not None:
             return None
         try:
@@ -280,7 +292,7 @@ class Execution:
 
     def _end(self, attempt: Attempt, outcome: Outcome | None) -> None:
         """Free the slot and keep the outcome for the worker."""
-        attempt.drop_timer()
+        attempt.end()
         del self._attempts[attempt.token]
         if attempt.closed:
             logger.info("function ended after its task", extra=task_fields("function_ended_late", attempt))
@@ -289,17 +301,10 @@ class Execution:
         self._on_end()
 
     def _keep(self, attempt: Attempt, outcome: Outcome | None) -> None:
+        if attempt.written:
+            return
         if attempt.interruption is not None:
             outcome = interrupted(attempt, at=self._now())
         if outcome is not None:
             self.outcomes.append(outcome)
             log_outcome(attempt, outcome)
-
-
-def is_async(function: object) -> bool:
-    """Say whether calling this gives a coroutine, as far as can be seen without calling it."""
-    while isinstance(function, partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    return type(function) is not FunctionType and inspect.iscoroutinefunction(type(function).__call__)

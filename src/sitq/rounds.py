@@ -54,6 +54,7 @@ class Settings:
     poll_interval: float
     lease: float
     serializer: Serializer
+    transaction_warning: float
     retention: float | None = None
 
 
@@ -72,6 +73,8 @@ class Rounds:
             processes=settings.processes,
             now=backend.now,
             on_end=self._wakeup.wake,
+            transactions=backend,
+            transaction_warning=settings.transaction_warning,
         )
         self._attendant = Attendant(backend, self._execution)
         self._heartbeat = Heartbeat(backend, lease=settings.lease, tokens=self._held_tokens, on_lost=self._lose)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from types import TracebackType
@@ -64,7 +65,8 @@ class SyncTaskQueue(SyncEnqueuer):
 
     def __init__(self, backend: BaseBackend | None = None, *, serializer: Serializer | None = None) -> None:
         chosen = choose_backend(backend)
-        super().__init__(chosen, CallPreparer(choose_serializer(serializer), chosen.now))
+        calls = CallPreparer(choose_serializer(serializer), chosen.now)
+        super().__init__(chosen, replace(calls, require_transactions=chosen.require_transactions))
         self._owns_backend = backend is None
 
     @property

@@ -15,6 +15,7 @@ from .failures import dotted_name
 from .options import (
     DEFAULT_QUEUE,
     Seconds,
+    check_bool,
     check_choice,
     check_int,
     check_moment,
@@ -83,9 +84,12 @@ class FunctionOptions(SharedOptions, total=False):
     Keys:
         retry: asked about each failure that ``retry_on`` and ``give_up_on`` allow; says ``True``, ``False``
             or after how many seconds.
+        transactional: the function is given a session, whose transaction commits together with the task's
+            completion.
     """
 
     retry: Callable[[FailedAttempt], Answer | timedelta] | None
+    transactional: bool | None
 
 
 class CallOptions(SharedOptions, total=False):
@@ -122,6 +126,7 @@ class TaskOptions:
     on_crash: str | None = None
     executor: str | None = None
     memory_limit: int | None = None
+    transactional: bool | None = None
 
     def overridden_by(self, other: TaskOptions) -> TaskOptions:
         """These options, with what ``other`` gives in place of them; its eta replaces a delay and vice versa."""
@@ -214,6 +219,11 @@ def check_key(option: str, value: object) -> str | Callable[..., Any]:
     return check_name(option, value)
 
 
+def check_flag(option: str, value: object) -> bool | None:
+    """Return ``True``, or ``None`` for ``False``."""
+    return check_bool(option, value) or None
+
+
 NO_OPTIONS = TaskOptions()
 
 NO_LIMIT = 0
@@ -243,6 +253,7 @@ _CHECKS: Mapping[str, Callable[[str, object], Any]] = {
     "on_crash": partial(check_choice, allowed=("retry", "fail")),
     "executor": partial(check_choice, allowed=("process",)),
     "memory_limit": partial(check_int, at_least=LEAST_MEMORY, at_most=2**62),
+    "transactional": check_flag,
 }
 
 
@@ -267,8 +278,15 @@ def check_together(given: Collection[str]) -> None:
             raise ConfigurationError(f"{option} needs max_retries, which is 0 unless it is given")
     if "memory_limit" in given and "executor" not in given:
         raise ConfigurationError('memory_limit needs executor="process"')
+    check_session_at_hand(given)
     if "on_conflict" in given and "unique_key" not in given:
         raise ConfigurationError("on_conflict needs unique_key")
+
+
+def check_session_at_hand(given: Collection[str]) -> None:
+    """Raise ``ConfigurationError`` for a transactional task that would run where there is no session for it."""
+    if "executor" in given and "transactional" in given:
+        raise ConfigurationError('a transactional task cannot have executor="process": its session is in the worker')
 
 
 def is_task_option(name: str) -> bool:

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from .exceptions import ConfigurationError, InvalidArgumentError
-from .task_options import NO_OPTIONS, FunctionOptions, TaskOptions, parse_options
+from .injection import signature_for_callers
+from .task_options import NO_OPTIONS, FunctionOptions, TaskOptions, check_session_at_hand, parse_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,12 +28,14 @@ def task(function: Any = None, /, **options: Any) -> Any:
 
     Use it as ``@task`` or as ``@task(priority=5, max_retries=3)``, on functions, async functions, methods and
     classes. The options are those of ``queue.options(...)`` but for ``eta``, which belongs to one call, and
-    besides them ``retry``, a function that is asked about each failure; what ``queue.options(...)`` gives goes
-    before them.
+    besides them two that a function alone can have: ``retry``, a function that is asked about each failure, and
+    ``transactional=True``, with which it is given a session whose transaction commits together with the task's
+    completion. What ``queue.options(...)`` gives goes before them.
 
     Raises:
         ConfigurationError: an option is unknown or its value is not allowed.
-        InvalidArgumentError: the decorated object cannot be called, or cannot carry options.
+        InvalidArgumentError: the decorated object cannot be called, or cannot carry options, or it is
+            transactional and has no parameter ``session``.
     """
     if "eta" in options:
         raise ConfigurationError("eta belongs to one call: give it to queue.options(eta=...)")
@@ -55,8 +58,12 @@ def _attach(options: TaskOptions, function: Any) -> Any:
     target = function.__func__ if isinstance(function, staticmethod | classmethod) else function
     if not callable(target):
         raise InvalidArgumentError(f"@task needs something that can be called, not {type(target).__name__}")
+    carried = options_of(target).overridden_by(options)
+    if carried.transactional:
+        check_session_at_hand(carried.given())
+        signature_for_callers(target, getattr(target, "__qualname__", type(target).__name__))
     try:
-        setattr(target, _ATTRIBUTE, options_of(target).overridden_by(options))
+        setattr(target, _ATTRIBUTE, carried)
     except (AttributeError, TypeError) as exc:
         kind = type(target).__name__
         raise InvalidArgumentError(f"a {kind} cannot carry options: use queue.options(...).enqueue(...)") from exc

@@ -21,6 +21,7 @@ from .retention import check_retention
 from .rounds import Rounds, Settings
 from .serialization import CloudpickleSerializer, Serializer
 from .signals import StopSignals
+from .transactional import DEFAULT_TRANSACTION_WARNING
 
 logger = logging.getLogger("sitq.worker")
 
@@ -48,6 +49,8 @@ class Worker:
         retention: for how long ended tasks are kept, in seconds or as a ``timedelta``; for good unless given.
         shutdown_timeout: how long a worker that stops waits for what it runs, in seconds; then it gives it back.
         serializer: what the queue was given; ``CloudpickleSerializer()`` unless told otherwise.
+        transaction_warning: after how many seconds the open transaction of a transactional task is reported in
+            the log.
 
     Raises ``ConfigurationError`` for a value that is not allowed. Nothing is opened before ``start``.
 
@@ -66,6 +69,7 @@ class Worker:
         retention: float | timedelta | None = None,
         shutdown_timeout: float | timedelta = DEFAULT_SHUTDOWN_TIMEOUT,
         serializer: Serializer | None = None,
+        transaction_warning: float | timedelta = DEFAULT_TRANSACTION_WARNING,
     ) -> None:
         if not isinstance(backend, BaseBackend):
             refuse("backend", backend, "a backend, as SQLiteBackend('tasks.db') is")
@@ -77,6 +81,7 @@ class Worker:
             poll_interval=check_seconds("poll_interval", poll_interval, at_least=SHORTEST_INTERVAL),
             lease=check_seconds("lease", lease, at_least=SHORTEST_INTERVAL),
             serializer=_check_serializer(serializer),
+            transaction_warning=check_seconds("transaction_warning", transaction_warning, at_least=SHORTEST_INTERVAL),
             retention=check_retention(backend, retention),
         )
         self._shutdown_timeout = check_seconds("shutdown_timeout", shutdown_timeout)

@@ -25,9 +25,10 @@ from ..wakeups import Wakeups
 from .inprocess_interventions import InProcessTasks
 from .interventions import Interventions
 from .joining import Joining
+from .transactions import Transactions
 
 
-class BaseBackend(Interventions, Joining):
+class BaseBackend(Interventions, Joining, Transactions):
     """Where tasks and results are kept. Subclass it for a storage of your own.
 
     Verbs may be called from any thread. They raise ``BackendError`` or one of its kinds when the storage

@@ -126,6 +126,10 @@ class ServerDialect(Dialect):
         for statement in self.write_settings():
             connection.exec_driver_sql(statement)
 
+    def engine_for_tasks(self, engine: Engine) -> Engine:
+        # Not an app's stricter level: the heartbeat writes to the very row that the transaction ends with.
+        return engine.execution_options(isolation_level="READ COMMITTED") if self.borrows_engines else engine
+
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         return engine.connect().execution_options(isolation_level="REPEATABLE READ")
 

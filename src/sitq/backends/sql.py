@@ -23,11 +23,11 @@ from ..wakeups import RESULTS, Wakeups, queue_topic
 from .dialects import checked_source, dialect_for
 from .guarding import guarded
 from .sources import DatabaseAddress, EngineOptions
-from .sql_joining import JoiningBackend
+from .sql_transactions import TransactionalBackend
 
 
 @guarded
-class SQLAlchemyBackend(JoiningBackend):
+class SQLAlchemyBackend(TransactionalBackend):
     """A backend in a database that SQLAlchemy reaches. Each kind of database has a subclass with its options.
 
     Safe to share between queues, workers, threads and event loops; a forked child begins anew. With only one

@@ -29,7 +29,7 @@ from ..secret import Secret, concealed
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
 from .guarding import guarded
 from .sql import SQLAlchemyBackend
-from .sqlite_connections import aconnect, begin_immediate, connect, driver_of, fold_log
+from .sqlite_connections import abegin_immediate, aconnect, begin_immediate, connect, driver_of, fold_log
 from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
@@ -149,6 +149,8 @@ def optional(check: Any, option: str, value: object, **limits: Any) -> Any:
 class SQLiteDialect(Dialect):
     """How SQLite is opened, written and closed."""
 
+    has_one_writer = True
+
     def __init__(self, options: SQLiteOptions) -> None:
         self.options = options
         self.read_only = options.read_only
@@ -206,7 +208,7 @@ class SQLiteDialect(Dialect):
             connection.exec_driver_sql("BEGIN")
             return
         if connection.dialect.is_async:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            abegin_immediate(connection, self.options)
         else:
             begin_immediate(driver_of(connection), self.options)
         self._file.require_in_place()  # from here on nobody can replace it
@@ -230,6 +232,9 @@ class SQLiteDialect(Dialect):
         connection = engine.connect().execution_options(**{WRITES: True})
         connection.detach()
         return connection
+
+    def engine_for_tasks(self, engine: Engine) -> Engine:
+        return engine.execution_options(**{WRITES: True})
 
     @contextmanager
     def lock_schema(self, engine: Engine) -> Iterator[Connection]:

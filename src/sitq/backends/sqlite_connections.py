@@ -79,6 +79,12 @@ def begin_immediate(driver: sqlite3.Connection, options: SQLiteOptions) -> None:
     insist(driver, "BEGIN IMMEDIATE", options)
 
 
+def abegin_immediate(connection: Connection, options: SQLiteOptions) -> None:
+    """The same over aiosqlite, in the thread of its connection."""
+    adapted: Any = connection.connection.dbapi_connection
+    adapted.run_async(lambda driver: driver._execute(begin_immediate, driver._conn, options))
+
+
 def insist(driver: sqlite3.Connection, statement: str, options: SQLiteOptions) -> None:
     """Execute a statement that needs a lock, trying often, for as long as ``connection_timeout``."""
     deadline = time.monotonic() + options.connection_timeout

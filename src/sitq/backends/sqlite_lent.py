@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..access import check_access
 from ..dialect import Dialect
-from ..exceptions import BackendError, ConfigurationError
+from ..exceptions import BackendError, ConfigurationError, NotAvailableError
 from ..models import Models
 from .addresses import leads_to
 from .sources import EngineSource, FromURL
@@ -28,7 +28,7 @@ class LentSQLiteDialect(Dialect):
     is but one connection, which is then used between the app's transactions.
     """
 
-    borrows_engines = True
+    borrows_engines = has_one_writer = True
 
     def __init__(self, source: EngineSource) -> None:
         self.source = source
@@ -54,6 +54,25 @@ class LentSQLiteDialect(Dialect):
             connection.detach()
             execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
         return connection
+
+    def engine_for_tasks(self, engine: Engine) -> Engine:
+        if isinstance(engine.pool, StaticPool):
+            raise NotAvailableError(
+                "a transactional task needs a connection of its own, and an engine with StaticPool has but one: "
+                "give a pool that opens more, or SQLiteBackend(':memory:')"
+            )
+        facade = engine.execution_options(**{WRITES: True})
+
+        def begin(connection: Connection) -> None:
+            found = execute(connection, "PRAGMA busy_timeout")
+            execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
+            try:
+                take_write_lock(connection)
+            finally:
+                execute(connection, f"PRAGMA busy_timeout={found}")
+
+        event.listen(facade, "begin", begin)
+        return facade
 
     @property
     def _busy_timeout(self) -> int:

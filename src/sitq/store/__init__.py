@@ -21,7 +21,7 @@ from .copying import (
 )
 from .counting import count_tasks, oldest_due_at
 from .enqueueing import enqueue, with_scheduled
-from .finishing import finish, finish_and_claim
+from .finishing import complete, finish, finish_and_claim
 from .leasing import extend
 from .pausing import pause_queue, paused_queues, resume_queue
 from .progressing import write_progress
@@ -39,6 +39,7 @@ __all__ = [
     "cancel",
     "cancel_requests",
     "claim",
+    "complete",
     "count_records",
     "count_tasks",
     "delete_everything",
