@@ -17,6 +17,7 @@ PROOFS: dict[str, str] = {
     "matrix": "proofs.matrix",
     "model": "proofs.model",
     "simulation": "proofs.simulation",
+    "transactional": "proofs.transactional",
 }
 """By name, the module whose ``main(arguments)`` runs the proof and returns the exit code."""
 
