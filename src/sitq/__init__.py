@@ -1,5 +1,6 @@
 """A task queue that lives in the database an app already has."""
 
+from .app_migrations import include_object, migrations_path
 from .backends.base import Backend, BaseBackend
 from .backends.mariadb import MariaDBBackend
 from .backends.opening import open_backend
@@ -136,7 +137,9 @@ __all__ = [
     "copy",
     "current_task",
     "declare_models",
+    "include_object",
     "injected",
+    "migrations_path",
     "open_backend",
     "recover",
     "task",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, MetaData, Table, inspect
@@ -115,9 +116,17 @@ def problems_of(mapper: Mapper[Any], known: Table) -> Iterator[str]:
             yield f"the column {column.name!r} of the mixin must keep its name"
         elif kind(found.type) is not kind(column.type):
             yield f"the column {column.name!r} of the mixin must keep its type"
-    for column in table.columns:
-        if column.name not in known.columns and not column.nullable and column.server_default is None:
-            yield f"sitq inserts rows without its column {column.name!r}: let it be nullable, or have a server_default"
+    yield from required_of(mapper.class_, table, known)
     needed = {str(index.name) for index in task_indexes(table.name)} if known is OWN_MODELS.tables[0] else set()
     for name in sorted(needed - {index.name for index in table.indexes}):
         yield f"the index {name!r} of the mixin is missing"
+
+
+def required_of(model: type[Any], table: Table, known: Table) -> Iterator[str]:
+    """What a row or an instance of the class must be given, and sitq does not know of."""
+    for field in fields(model):
+        if field.init and field.name not in known.columns and field.default is MISSING is field.default_factory:
+            yield f"sitq makes instances without its attribute {field.name!r}: give it a default"
+    for column in table.columns:
+        if column.name not in known.columns and not column.nullable and column.server_default is None:
+            yield f"sitq inserts rows without its column {column.name!r}: let it be nullable, or have a server_default"
