@@ -57,7 +57,7 @@ class UTCDateTime(TypeDecorator[datetime]):
             return None
         if value.tzinfo is None:
             raise InvalidArgumentError(f"{value!r} has no time zone; give an aware datetime, as datetime.now(UTC) is")
-        return value.astimezone(UTC)
+        return value if value.tzinfo is UTC else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Mark what the database gave as UTC."""

@@ -58,6 +58,7 @@ class Database:
             claims_at_once=dialect.claims_at_once,
             index_hint=dialect.index_hint,
             insert_if_free=dialect.insert_if_free,
+            insert_or_replace=dialect.insert_or_replace,
             bulk_insert=dialect.bulk_insert,
         )
         self.target = target

@@ -66,6 +66,11 @@ class Dialect(ABC):
     def insert_if_free(table: TableClause) -> Insert:
         """Make an INSERT that does nothing where it would meet a unique index, and raises nothing there."""
 
+    @staticmethod
+    @abstractmethod
+    def insert_or_replace(table: TableClause, key: str) -> Insert:
+        """Make an INSERT of every column that overwrites the row with the same ``key``, where there is one."""
+
     @abstractmethod
     def create_engine(self) -> Engine:
         """Make the sync engine, or give the borrowed one. Nothing is opened yet."""

@@ -259,6 +259,7 @@ class StoreModels(Models):
         claims_at_once: whether a claim selects and leases in one statement.
         index_hint: what makes the claim use an index, which the braces stand for, whatever the statistics say.
         insert_if_free: makes the INSERT that does nothing where it would meet a unique index.
+        insert_or_replace: makes the INSERT that overwrites the row with the same key, the column that is named.
         bulk_insert: see ``BulkInsert``; ``None`` where an INSERT with many rows is as fast.
     """
 
@@ -266,4 +267,5 @@ class StoreModels(Models):
     claims_at_once: bool = False
     index_hint: str | None = None
     insert_if_free: Callable[[TableClause], Insert] | None = None
+    insert_or_replace: Callable[[TableClause, str], Insert] | None = None
     bulk_insert: BulkInsert | None = None

@@ -10,6 +10,7 @@ from typing import NoReturn
 import cloudpickle
 
 PROTOCOL = 5  # every Python that sitq runs on reads it
+_ATOMS = frozenset({bool, int, float, str, bytes, type(None)})
 
 
 def dump(value: object) -> bytes:
@@ -20,6 +21,8 @@ def dump(value: object) -> bytes:
 
 def dump_plain(value: object) -> bytes | None:
     """Pickle plain data; ``None`` if it is not."""
+    if type(value) in _ATOMS or (type(value) is tuple and _ATOMS.issuperset(map(type, value))):
+        return pickle.dumps(value, PROTOCOL)  # nothing in it could be anything but plain
     return _PlainPickler.dumps(value)
 
 

@@ -163,12 +163,16 @@ class CloudpickleSerializer(ValueSerializer):
     ) -> Payload:
         """See ``Serializer.dump_call``."""
         payload = super().dump_call(function, args, kwargs, task_id=task_id)
+        if self._signer is None:
+            return payload
         return payload._replace(function=self._sign(CALL, task_id, payload.function, payload[1:]))
 
     def load_call(self, payload: Payload, *, task_id: str) -> Call:
         """See ``Serializer.load_call``. Raises ``SignatureError`` before anything is loaded."""
         function = self._verify(CALL, task_id, payload.function, payload[1:])
-        return super().load_call(payload._replace(function=function), task_id=task_id)
+        if function is not payload.function:
+            payload = payload._replace(function=function)
+        return super().load_call(payload, task_id=task_id)
 
     def dump_result(self, value: Any, *, task_id: str) -> bytes:
         """See ``Serializer.dump_result``."""

@@ -22,7 +22,8 @@ def guarded(backend: Backend) -> Backend:
     for name in dir(backend):
         verb = inspect.getattr_static(backend, name)
         if inspect.isfunction(verb) and is_verb(name) and not hasattr(verb, "sitq_action"):
-            setattr(backend, name, guard(verb, action_of(name)))
+            action = action_of(name)
+            setattr(backend, name, open_to_all(verb, action) if action in OPEN else guard(verb, action))
     return backend
 
 
@@ -44,6 +45,12 @@ def is_verb(name: str) -> bool:
 def action_of(name: str) -> str:
     """The action behind a verb or its async twin."""
     return name[1:] if name not in DECLARED and name.startswith("a") and name[1:] in DECLARED else name
+
+
+def open_to_all(verb: Callable[..., Any], action: str) -> Callable[..., Any]:
+    """Leave a verb as it is, since nobody is refused."""
+    verb.sitq_action = action  # type: ignore[attr-defined]
+    return verb
 
 
 def guard(verb: Callable[..., Any], action: str) -> Callable[..., Any]:

@@ -71,6 +71,12 @@ class MariaDBDialect(ServerDialect):
     def insert_if_free(table: TableClause) -> Insert:
         return insert(table).on_duplicate_key_update(id=table.c.id)  # IGNORE would hide other errors too
 
+    @staticmethod
+    def insert_or_replace(table: TableClause, key: str) -> Insert:
+        statement = insert(table)
+        others = {column.name: statement.inserted[column.name] for column in table.c if column.name != key}
+        return statement.on_duplicate_key_update(others)
+
     def write_settings(self) -> Iterable[str]:
         return (f"SET SESSION innodb_lock_wait_timeout = {max(1, round(self.source.connection_timeout))}",)
 

@@ -95,6 +95,12 @@ class PostgreSQLDialect(ServerDialect):
     def insert_if_free(table: TableClause) -> Insert:
         return insert(table).on_conflict_do_nothing()
 
+    @staticmethod
+    def insert_or_replace(table: TableClause, key: str) -> Insert:
+        statement = insert(table)
+        others = {column.name: statement.excluded[column.name] for column in table.c if column.name != key}
+        return statement.on_conflict_do_update(index_elements=[key], set_=others)
+
     def create_private_engine(self) -> AsyncEngine:
         engine = super().create_private_engine()
         event.listen(engine.sync_engine, "handle_error", know_lost)

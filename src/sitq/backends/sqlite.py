@@ -29,7 +29,16 @@ from ..secret import Secret, concealed
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
 from .guarding import guarded
 from .sql import SQLAlchemyBackend
-from .sqlite_connections import abegin_immediate, aconnect, begin_immediate, connect, driver_of, fold_log
+from .sqlite_connections import (
+    abegin_immediate,
+    aconnect,
+    be_impatient,
+    begin_immediate,
+    connect,
+    driver_of,
+    fold_log,
+    try_long,
+)
 from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
@@ -46,6 +55,7 @@ from .sqlite_options import (
 )
 
 WRITES = "sitq_writes"
+IMPATIENTLY = "impatiently"
 """The execution option of connections whose transactions take the write lock when they begin."""
 
 
@@ -162,6 +172,10 @@ class SQLiteDialect(Dialect):
     def insert_if_free(table: TableClause) -> Insert:
         return insert(table).on_conflict_do_nothing()
 
+    @staticmethod
+    def insert_or_replace(table: TableClause, key: str) -> Insert:
+        return insert(table).prefix_with("OR REPLACE")
+
     def create_engine(self) -> Engine:
         engine = create_engine(
             self.options.url, creator=self._connect, poolclass=QueuePool, hide_parameters=True, **self.options.pool
@@ -203,12 +217,15 @@ class SQLiteDialect(Dialect):
         return await aconnect(self._connect)
 
     def _begin(self, connection: Connection) -> None:
-        self._file.require_in_place()
-        if not connection.get_execution_options().get(WRITES):
+        writes = connection.get_execution_options().get(WRITES)
+        if not writes:
+            self._file.require_in_place()
             connection.exec_driver_sql("BEGIN")
             return
         if connection.dialect.is_async:
             abegin_immediate(connection, self.options)
+        elif writes == IMPATIENTLY:
+            try_long(driver_of(connection), "BEGIN IMMEDIATE", self.options)
         else:
             begin_immediate(driver_of(connection), self.options)
         self._file.require_in_place()  # from here on nobody can replace it
@@ -229,9 +246,13 @@ class SQLiteDialect(Dialect):
         return file_presence(worker_id, Path(f"{self.options.path}-workers"))
 
     def connect_to_write(self, engine: Engine) -> Connection:
-        connection = engine.connect().execution_options(**{WRITES: True})
+        connection = engine.connect()
         connection.detach()
-        return connection
+        if self.options.in_memory or self.options.journal_mode != "WAL":
+            return connection.execution_options(**{WRITES: True})
+        # With a write-ahead log, nothing but the beginning of a transaction waits for a lock.
+        be_impatient(driver_of(connection))
+        return connection.execution_options(**{WRITES: IMPATIENTLY})
 
     def engine_for_tasks(self, engine: Engine) -> Engine:
         return engine.execution_options(**{WRITES: True})

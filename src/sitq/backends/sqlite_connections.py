@@ -87,13 +87,23 @@ def abegin_immediate(connection: Connection, options: SQLiteOptions) -> None:
 
 def insist(driver: sqlite3.Connection, statement: str, options: SQLiteOptions) -> None:
     """Execute a statement that needs a lock, trying often, for as long as ``connection_timeout``."""
-    deadline = time.monotonic() + options.connection_timeout
-    driver.execute("PRAGMA busy_timeout=0")
+    be_impatient(driver)
     try:
-        while not try_once(driver, statement, deadline):
-            time.sleep(random.uniform(SHORTEST_TRY, LONGEST_TRY))
+        try_long(driver, statement, options)
     finally:
         driver.execute(f"PRAGMA busy_timeout={options.busy_timeout}")
+
+
+def be_impatient(driver: sqlite3.Connection) -> None:
+    """Let a statement fail at once where another has the lock."""
+    driver.execute("PRAGMA busy_timeout=0")
+
+
+def try_long(driver: sqlite3.Connection, statement: str, options: SQLiteOptions) -> None:
+    """Execute a statement on an impatient connection, trying often, for as long as ``connection_timeout``."""
+    deadline = time.monotonic() + options.connection_timeout
+    while not try_once(driver, statement, deadline):
+        time.sleep(random.uniform(SHORTEST_TRY, LONGEST_TRY))
 
 
 def try_once(driver: sqlite3.Connection, statement: str, deadline: float) -> bool:

@@ -39,6 +39,10 @@ class LentSQLiteDialect(Dialect):
     def insert_if_free(table: TableClause) -> Insert:
         return SQLiteDialect.insert_if_free(table)
 
+    @staticmethod
+    def insert_or_replace(table: TableClause, key: str) -> Insert:
+        return SQLiteDialect.insert_or_replace(table, key)
+
     def create_engine(self) -> Engine:
         return self.source.create_engine(no_keywords)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Row, Update, bindparam, delete, insert, select, update
+from sqlalchemy import Update, bindparam, select, update
 
 from ..claims import CancelResult, Token, why_unwanted
 from ..models import Models, StoreModels, TaskStatus
-from ..wakeups import CANCELLATIONS, RESULTS
+from ..wakeups import CANCELLATIONS
 from .announcing import announce
 from .door import Door
+from .results import write_results
 from .tables import ROWS_A_STATEMENT, TRUE, is_running, table_of
+
+RowT = TypeVar("RowT", bound=Sequence[Any])
 
 CANCELLED_TYPE = "sitq.exceptions.TaskCancelledError"
 
@@ -63,32 +66,34 @@ def end_as_cancelled(session: Door, models: StoreModels, reasons: Mapping[str, s
     """End tasks that nobody runs, each for its reason, and tell who waits for them."""
     if not reasons:
         return
-    result = table_of(models.result)
-    session.execute(
-        cancel_statement(models), [{"of_task": task_id, "why": why, "at": now} for task_id, why in reasons.items()]
-    )
-    session.execute(delete(result).where(result.c.task_id.in_(list(reasons))))
-    session.execute(insert(result), [cancelled_result(task_id, why, now) for task_id, why in reasons.items()])
-    announce(session, models, (RESULTS,))
+    values = [{"of_task": task_id, "why": why, "at": now} for task_id, why in reasons.items()]
+    session.execute(cancel_statement(models), values)
+    write_results(session, models, [cancelled_result(task_id, why, now) for task_id, why in reasons.items()])
 
 
 def cancelled_result(task_id: str, reason: str | None, now: datetime) -> dict[str, Any]:
     """The result's row of a task that was cancelled."""
     return {
         "task_id": task_id,
+        "value": None,
         "is_error": True,
         "error_message": reason,
         "error_type": CANCELLED_TYPE,
         "completed_at": now,
+        "traceback": None,
     }
 
 
-def only_wanted(session: Door, models: StoreModels, rows: Sequence[Row[Any]], now: datetime) -> list[Row[Any]]:
-    """The claimable rows that are still to run; the others end as cancelled."""
-    whys = {row.id: why_unwanted(row.cancel_requested, row.expires_at, now) for row in rows}
-    unwanted = {task_id: why for task_id, why in whys.items() if why is not None}
+def only_wanted(session: Door, models: StoreModels, rows: Sequence[RowT], now: datetime) -> list[RowT]:
+    """The claimable rows that are still to run; the others end as cancelled.
+
+    A row begins with the task's id, and ends with ``expires_at`` and ``cancel_requested``.
+    """
+    unwanted = {row[0]: why for row in rows if (why := why_unwanted(row[-1], row[-2], now)) is not None}
+    if not unwanted:
+        return list(rows)
     end_as_cancelled(session, models, unwanted, now)
-    return [row for row in rows if row.id not in unwanted]
+    return [row for row in rows if row[0] not in unwanted]
 
 
 def cancel_requests(session: Door, models: Models, tokens: Sequence[Token]) -> dict[Token, str | None]:

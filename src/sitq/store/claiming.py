@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Integer, Row, Select, Update, bindparam, case, exists, func, select, update
+from sqlalchemy import Executable, Integer, Select, Update, bindparam, case, exists, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks
@@ -104,26 +104,18 @@ def order_of_claims(claim: Claim) -> tuple[int, str]:
     return -claim.priority, claim.id
 
 
-def to_claim(row: Row[Any], worker_id: str, claim_count: int) -> Claim:
-    """A row of a task, with the number that this claim gave it."""
+def to_claim(row: Sequence[Any], worker_id: str, claim_count: int) -> Claim:
+    """A row of ``claimed_columns``, with the number that this claim gave it."""
+    # fmt: off
+    (
+        task_id, _, queue, name, function, args, kwargs, priority, created_at, retry_count, max_retries,
+        timeout, options, crash_count, errors, _, _,
+    ) = row
     return Claim(
-        row.id,
-        worker_id,
-        claim_count,
-        row.queue,
-        row.name,
-        row.function,
-        row.args,
-        row.kwargs,
-        row.priority or 0,
-        row.created_at,
-        whole(row.retry_count),
-        whole(row.max_retries),
-        row.timeout,
-        row.options,
-        row.crash_count,
-        row.errors,
+        task_id, worker_id, claim_count, queue, name, function, args, kwargs, priority or 0, created_at,
+        whole(retry_count), whole(max_retries), timeout, options, crash_count, errors,
     )
+    # fmt: on
 
 
 def whole(value: object) -> int:

@@ -13,6 +13,7 @@ from ..claims import TaskRow
 from ..models import StoreModels, TaskMixin
 from ..wakeups import queue_topic
 from .announcing import announce
+from .compiled import execute_rows
 from .door import Door
 from .tables import bare_table
 from .unique import enqueue_unique
@@ -36,7 +37,7 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
         announce(session, models, due_in)
         return [standing.get(str(row["id"]), str(row["id"])) for row in rows]
     if models.news is not None and due_in and len(rows) == 1:
-        session.execute(telling_statement(models, tuple(rows[0])), rows[0])
+        execute_rows(session, telling_statement(models, tuple(rows[0])), rows)
     else:
         insert_all(session, models, rows)
         announce(session, models, due_in)
@@ -46,7 +47,7 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
 def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert rows; those that have the same columns go together."""
     for keys, alike in groupby(rows, key=tuple):
-        session.execute(insert_statement(models.task, keys), list(alike))
+        execute_rows(session, insert_statement(models.task, keys), list(alike))
 
 
 @lru_cache(maxsize=256)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Table, Update, bindparam, select
+from sqlalchemy import ColumnElement, Table, Update, bindparam, select
 
 from ..claims import Token
 from ..models import Models, TaskStatus
+from .compiled import execute_rows
 from .door import Door
 from .tables import ROWS_A_STATEMENT, RUNNING
 
@@ -32,7 +33,7 @@ def count_changed(session: Door, statement: Update, values: list[dict[str, Any]]
     """Run a fenced UPDATE once for each token; return how many rows it changed."""
     if not values:
         return 0
-    return cast("CursorResult[Any]", session.execute(statement, values)).rowcount
+    return execute_rows(session, statement, values).rowcount
 
 
 def statuses_under(session: Door, models: Models, tokens: Sequence[Token]) -> dict[Token, TaskStatus]:

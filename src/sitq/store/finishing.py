@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import compress
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Update, bindparam, case, delete, func, insert, literal, update
+from sqlalchemy import Update, bindparam, case, func, update
 
 from ..claims import Claim, ClaimRequest, Outcome
 from ..models import Models, StoreModels, TaskStatus
-from ..wakeups import RESULTS
-from .announcing import announce
 from .claiming import claim
 from .door import Door
 from .fencing import count_changed, holds, statuses_under, token_values
+from .results import write_results
 from .tables import FALSE, table_of
 
 
@@ -63,19 +62,7 @@ def were_ours(session: Door, models: Models, outcomes: Sequence[Outcome]) -> lis
 
 def store_results(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> None:
     """Store a result for each outcome that ends its task, in place of one it may have, and tell of it."""
-    values = {each.token.task_id: result_values(each) for each in outcomes if each.status.ended}
-    if values:
-        delete_results(session, models, values)
-    if len(values) == 1:
-        session.execute(telling_statement(models), *values.values())
-    elif values:
-        session.execute(result_statement(models), list(values.values()))
-        announce(session, models, (RESULTS,))
-
-
-def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
-    """Remove the results of tasks that are to have another, or none."""
-    session.execute(delete_statement(models), [{"of_task": task_id} for task_id in task_ids])
+    write_results(session, models, [result_values(each) for each in outcomes if each.status.ended])
 
 
 def completion_values(outcome: Outcome) -> dict[str, Any]:
@@ -148,23 +135,3 @@ def end_statement(models: Models) -> Update:
             retry_count=func.coalesce(bindparam("retries"), task.c.retry_count),
         )
     )
-
-
-@lru_cache
-def result_statement(models: Models) -> Insert:
-    """A result of a task that has none."""
-    return insert(table_of(models.result))
-
-
-@lru_cache
-def delete_statement(models: Models) -> Delete:
-    """The result of one task goes."""
-    result = table_of(models.result)
-    return delete(result).where(result.c.task_id == bindparam("of_task"))
-
-
-@lru_cache
-def telling_statement(models: StoreModels) -> Insert:
-    """The same, and with news of it: a statement more would cost another way to the server."""
-    statement = result_statement(models)
-    return statement if models.news is None else statement.returning(models.news(literal(RESULTS)))

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 
 from ..models import Models, TaskStatus
 from .door import Door
-from .finishing import delete_results
+from .results import delete_results
 from .tables import ROWS_A_STATEMENT, table_of
 
 

@@ -13,10 +13,10 @@ from ..crashes import AfterCrash, after_crash
 from ..exceptions import TaskCrashedError
 from ..failures import Failure, append_failure, dotted_name
 from ..models import Models, StoreModels, TaskStatus
-from ..wakeups import RESULTS, queue_topic
+from ..wakeups import queue_topic
 from .announcing import announce
 from .door import Door
-from .finishing import delete_results, result_statement
+from .results import write_results
 from .tables import ROWS_A_STATEMENT, is_running, table_of
 
 JUDGED = ("id", "queue", "options", "isolated", "crash_count", "retry_count", "due_at", "unique_key", "errors")
@@ -47,10 +47,7 @@ def put_back(session: Door, models: StoreModels, crashed: Sequence[Row[Any]], no
 
 def store_failures(session: Door, models: StoreModels, failed: list[dict[str, Any]]) -> None:
     """Store the results of tasks that failed of their crashes."""
-    if failed:
-        delete_results(session, models, [change["of_task"] for change in failed])
-        session.execute(result_statement(models), [failure_values(change) for change in failed])
-        announce(session, models, (RESULTS,))
+    write_results(session, models, [failure_values(change) for change in failed])
 
 
 def crash_values(row: Row[Any], verdict: AfterCrash, now: datetime) -> dict[str, Any]:

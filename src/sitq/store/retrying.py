@@ -15,7 +15,7 @@ from ..models import Models, StoreModels, TaskStatus
 from ..wakeups import queue_topic
 from .announcing import announce
 from .door import Door
-from .finishing import delete_results
+from .results import delete_results
 from .tables import FALSE, ROWS_A_STATEMENT, table_of
 from .unique import find_holders
 

@@ -14,7 +14,7 @@ from ..models import Result, StoreModels, Task, TaskStatus
 from ..wakeups import RESULTS, queue_topic
 from .announcing import announce
 from .door import Door
-from .finishing import delete_results
+from .results import delete_results
 from .tables import FALSE, table_of
 
 

@@ -24,9 +24,9 @@ def table_of(model: type[MappedAsDataclass]) -> Table:
     return cast(Table, model.__table__)  # type: ignore[attr-defined]  # a mixin's subclass is always mapped
 
 
-def bare_table(task: type[TaskMixin], keys: tuple[str, ...]) -> TableClause:
+def bare_table(model: type[MappedAsDataclass], keys: tuple[str, ...]) -> TableClause:
     """The table with just these columns."""
-    mapped = table_of(task)
+    mapped = table_of(model)
     columns = [column(key, mapped.c[key].type) for key in keys]
     return table(mapped.name, *columns, schema=mapped.schema)
 

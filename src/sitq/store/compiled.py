@@ -1,0 +1,81 @@
+"""Hot statements: compiled once for a dialect, then run as text with values in the order that the driver takes.
+
+What SQLAlchemy does for each row of an ordinary execution costs more than the row costs the database. Events of the
+engine, and so the log and the timing of queries, see these statements like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from sqlalchemy import CursorResult, Delete, Dialect, Insert, Update
+
+from .door import Door, connection_of
+
+Row: TypeAlias = Mapping[str, Any]
+Process: TypeAlias = Callable[[Any], Any]
+Change: TypeAlias = Insert | Update | Delete
+
+
+class Compiled:
+    """The text of a statement for one dialect, and how named values become what its driver takes."""
+
+    def __init__(self, statement: Change, dialect: Dialect, schemas: Mapping[str | None, str]) -> None:
+        compiled = statement.compile(
+            dialect=dialect, schema_translate_map=schemas or None, render_schema_translate=bool(schemas)
+        )
+        self.text = str(compiled)
+        binds = {name: bind for bind, name in compiled.bind_names.items()}
+        processes = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in binds.items()}
+        constants = {name: bind.value for name, bind in binds.items() if not bind.required}
+        self._processes = {name: process for name, process in processes.items() if process is not None}
+        self._constants = {name: self._processed(name, value) for name, value in constants.items()}
+        self._order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
+        self.values = self._named if self._order is None else self._positional(self._order)
+
+    def _processed(self, name: str, value: object) -> object:
+        process = self._processes.get(name)
+        return value if process is None else process(value)
+
+    def _named(self, row: Row) -> dict[str, Any]:
+        values = {**self._constants, **row}
+        for name, process in self._processes.items():
+            values[name] = process(values[name])
+        return values
+
+    def _positional(self, order: tuple[str, ...]) -> Callable[[Row], tuple[Any, ...]]:
+        """Make what turns a row into a tuple."""
+        pick = itemgetter(*order) if len(order) > 1 else lambda row: (row[order[0]],)
+        places = [(place, self._processes[name]) for place, name in enumerate(order) if name in self._processes]
+        constants = self._constants
+
+        def values(row: Row) -> tuple[Any, ...]:
+            picked = pick({**constants, **row} if constants else row)
+            if not places:
+                return picked
+            processed = list(picked)
+            for place, process in places:
+                processed[place] = process(processed[place])
+            return tuple(processed)
+
+        return values
+
+
+@lru_cache(maxsize=1000)
+def compile_once(statement: Change, dialect: Dialect, schemas: tuple[tuple[str | None, str], ...]) -> Compiled:
+    """A statement that is kept is compiled once for each dialect of an engine."""
+    return Compiled(statement, dialect, dict(schemas))
+
+
+def execute_rows(door: Door, statement: Change, rows: Sequence[Row]) -> CursorResult[Any]:
+    """Run a kept statement for each row, with a value for each of its parameters."""
+    connection = connection_of(door)
+    schemas: Mapping[str | None, str] = connection.get_execution_options().get("schema_translate_map") or {}
+    compiled = compile_once(statement, connection.dialect, tuple(schemas.items()))
+    values = compiled.values
+    if len(rows) == 1:
+        return connection.exec_driver_sql(compiled.text, values(rows[0]))
+    return connection.exec_driver_sql(compiled.text, [values(row) for row in rows])

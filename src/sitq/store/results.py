@@ -1,0 +1,53 @@
+"""The rows of results: written in place of one that a task may have, and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Delete, Insert, bindparam, delete, literal
+
+from ..models import Models, StoreModels
+from ..wakeups import RESULTS
+from .announcing import announce
+from .compiled import execute_rows
+from .door import Door
+from .tables import bare_table, table_of
+
+RESULT_COLUMNS = ("task_id", "value", "is_error", "error_message", "completed_at", "error_type", "traceback")
+
+
+def write_results(session: Door, models: StoreModels, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of results, and tell who waits for one."""
+    if len(rows) == 1:
+        execute_rows(session, telling_statement(models), rows)
+    elif rows:
+        execute_rows(session, result_statement(models), rows)
+        announce(session, models, (RESULTS,))
+
+
+def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
+    """Remove the results of tasks that are to have another, or none."""
+    execute_rows(session, delete_statement(models), [{"of_task": task_id} for task_id in task_ids])
+
+
+@lru_cache
+def result_statement(models: StoreModels) -> Insert:
+    """A result, in place of one that the task may have."""
+    assert models.insert_or_replace is not None, "every dialect has one"
+    return models.insert_or_replace(bare_table(models.result, RESULT_COLUMNS), "task_id")
+
+
+@lru_cache
+def delete_statement(models: Models) -> Delete:
+    """The result of one task goes."""
+    result = table_of(models.result)
+    return delete(result).where(result.c.task_id == bindparam("of_task"))
+
+
+@lru_cache
+def telling_statement(models: StoreModels) -> Insert:
+    """The same, and with news of it: a statement more would cost another way to the server."""
+    statement = result_statement(models)
+    return statement if models.news is None else statement.returning(models.news(literal(RESULTS)))
