@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
+import threading
+import time
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, inspect, make_url
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -19,10 +25,26 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+import sitq
 from databases import KINDS
+from dict_backend import DictBackend
 from ordering import Order, app_engine, async_engine_of, confirm, count_orders
 from server_contract import emptied
-from sitq import PostgreSQLBackend, SQLAlchemyBackend, SyncTaskQueue, Task, TaskQueue
+from sitq import (
+    AccessDeniedError,
+    ConfigurationError,
+    DuplicateTaskError,
+    InvalidArgumentError,
+    NotAvailableError,
+    PostgreSQLBackend,
+    ReadOnlyError,
+    SchemaError,
+    SQLAlchemyBackend,
+    SQLiteBackend,
+    SyncTaskQueue,
+    Task,
+    TaskQueue,
+)
 from sitq.wakeups import queue_topic
 from working import LONG, at_work, note, run
 
@@ -298,3 +320,209 @@ def test_every_way_leads_to_the_same_row(engine: Engine, queue: SyncTaskQueue, o
 def columns_of(task: Task) -> dict[str, Any]:
     names = [column.key for column in inspect(Task).column_attrs if column.key not in ("id", "created_at")]
     return {name: getattr(task, name) for name in names}
+
+
+@sitq.task(unique_key=lambda order: f"order-{order}")
+def ship(order: int) -> int:
+    return order
+
+
+def test_a_unique_key_is_asked_for_at_once_and_never_ends_the_transaction(engine: Engine, queue: SyncTaskQueue) -> None:
+    waiter = Waiter(queue)
+    held = queue.options(unique_key="held").enqueue(confirm, 0)
+    waiter.was_woken()
+    with Session(engine) as session:
+        session.add(Order(id=1))
+        assert queue.options(unique_key="held").enqueue_in(session, confirm, 1) == held
+        with pytest.raises(DuplicateTaskError) as caught:
+            queue.options(unique_key="held", on_conflict="raise").enqueue_in(session, confirm, 2)
+        assert caught.value.task_id == held
+        first = queue.enqueue_in(session, ship, 1)
+        assert queue.enqueue_many_in(session, ship, [(1,), (2,), (1,)])[::2] == [first, first]
+        assert queue.options(unique_key="held", on_conflict="replace").enqueue_in(session, ship, 9) == held
+        assert not waiter.was_woken()
+        session.commit()
+        assert waiter.was_woken()
+    assert count_orders(engine) == 1
+    assert {task.unique_key for task in queue.list()} == {"held", "order-1", "order-2"}
+    assert (queue.get_task(held).name or "").endswith("ship")
+
+
+def test_a_unique_key_is_free_again_after_a_rollback(engine: Engine, queue: SyncTaskQueue) -> None:
+    with Session(engine) as session, engine.connect() as connection:
+        gone = queue.enqueue_in(session, ship, 1)
+        session.rollback()
+        task_id = queue.enqueue_in(connection, ship, 1)
+        assert queue.enqueue_in(connection, ship, 1) == task_id != gone
+        connection.commit()
+    assert [task.id for task in queue.list()] == [task_id]
+
+
+def test_an_async_session_is_asked_for_a_unique_key_with_await(url: URL) -> None:
+    async def scenario() -> None:
+        app = async_engine_of(url)
+        async with lent(app) as backend, AsyncSession(app) as session:
+            queue = TaskQueue(backend)
+            with pytest.raises(InvalidArgumentError, match=r"await queue\.aenqueue_in"):
+                queue.enqueue_in(session, ship, 1)
+            first = await queue.aenqueue_in(session, ship, 1)
+            assert await queue.aenqueue_many_in(session, ship, [(1,), {"order": 1}]) == [first, first]
+            also = await queue.options(priority=2).aenqueue_in(session, confirm, 1)
+            await session.commit()
+            assert {task.id for task in await queue.list()} == {first, also}
+            with pytest.raises(InvalidArgumentError, match="enqueue_in"):
+                await queue.aenqueue_in(Session(), ship, 1)  # type: ignore[arg-type]
+        await app.dispose()
+
+    run(scenario)
+
+
+def test_of_many_calls_all_are_checked_before_one_is_added(engine: Engine, queue: SyncTaskQueue) -> None:
+    with Session(engine) as session:
+        with pytest.raises(InvalidArgumentError, match="row 1"):
+            queue.enqueue_many_in(session, confirm, [(1,), (1, 2), (3,)])
+        assert not session.new
+        assert queue.enqueue_many_in(session, confirm, []) == []
+        ids = queue.enqueue_many_in(session, confirm, ({"order": number} for number in range(300)))
+        session.commit()
+    assert [task.id for task in reversed(queue.list())] == ids
+
+
+def test_the_tables_must_be_there_before_the_transaction(engine: Engine) -> None:
+    queue = SyncTaskQueue(lent(engine))
+    for transaction in (Session(engine), engine.connect()):
+        with transaction, pytest.raises(SchemaError, match=r"backend\.initialize\(\)"):
+            queue.enqueue_in(transaction, confirm, 1)
+    queue.backend.initialize()
+    queue.backend.close()
+    with Session(engine) as session:
+        task_id = queue.enqueue_in(session, confirm, 1)  # the backend need not be open, and is not opened
+        session.commit()
+    with queue.backend:
+        assert [task.id for task in queue.list()] == [task_id]
+
+
+def test_another_database_is_refused_before_the_task_is_lost(
+    engine: Engine, queue: SyncTaskQueue, tmp_path: Path
+) -> None:
+    elsewhere = create_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    for transaction in (Session(elsewhere), elsewhere.connect()):
+        with transaction, pytest.raises(ConfigurationError, match=r"other\.db.*the queue's is"):
+            queue.enqueue_in(transaction, confirm, 1)
+    with pytest.raises(ConfigurationError, match="bound to no database"):
+        queue.enqueue_in(Session(), confirm, 1)
+    mapped = Session(elsewhere, binds={Task: engine})
+    task_id = queue.enqueue_in(mapped, confirm, 1)
+    keyed = queue.enqueue_in(mapped, ship, 1)
+    mapped.commit()
+    mapped.close()
+    elsewhere.dispose()
+    assert {task.id for task in queue.list()} == {task_id, keyed}
+
+
+def test_the_same_database_by_another_engine_is_accepted(engine: Engine, queue: SyncTaskQueue, url: URL) -> None:
+    if url.host is not None:
+        url = url.set(host="localhost")
+    with app_engine(url, pool_size=1) as other, Session(other.execution_options(logging_token="other")) as session:
+        task_id = queue.enqueue_in(session, confirm, 1)
+        session.commit()
+    assert [task.id for task in queue.list()] == [task_id]
+
+
+def test_messages_show_no_password(tmp_path: Path) -> None:
+    elsewhere = create_engine("postgresql+psycopg://app:hush@db.example.com/app?sslpassword=hush")
+    with SQLiteBackend(tmp_path / "tasks.db") as backend, pytest.raises(ConfigurationError) as caught:
+        SyncTaskQueue(backend).enqueue_in(Session(elsewhere), confirm, 1)
+    assert "hush" not in str(caught.value)
+    assert "db.example.com" in str(caught.value)
+
+
+def test_what_is_no_transaction_is_refused(engine: Engine, queue: SyncTaskQueue, url: URL) -> None:
+    for wrong in (engine, sessionmaker(engine), Session, "session", None):
+        with pytest.raises(InvalidArgumentError, match="enqueue_in takes the session or connection"):
+            queue.enqueue_in(wrong, confirm, 1)  # type: ignore[arg-type]
+
+    async def scenario() -> None:
+        app = async_engine_of(url)
+        async with app.connect() as connection:
+            with pytest.raises(InvalidArgumentError, match="run_sync"):
+                queue.enqueue_in(connection, confirm, 1)
+        await app.dispose()
+
+    run(scenario)
+
+
+def test_a_backend_without_a_database_cannot_join_a_transaction() -> None:
+    with pytest.raises(NotAvailableError, match="DictBackend"):
+        SyncTaskQueue(DictBackend()).enqueue_in(Session(), confirm, 1)
+    with pytest.raises(NotAvailableError, match="DictBackend"):
+        asyncio.run(TaskQueue(DictBackend()).aenqueue_in(AsyncSession(), confirm, 1))
+
+
+def test_access_is_asked_for(tmp_path: Path) -> None:
+    with SQLiteBackend(tmp_path / "tasks.db") as backend:
+        backend.initialize()
+    reader = SQLiteBackend(tmp_path / "tasks.db", read_only_users=["ada"], user="ada")
+    with reader, Session(reader.engine) as session, pytest.raises(AccessDeniedError, match="enqueue in"):
+        SyncTaskQueue(reader).enqueue_in(session, confirm, 1)
+    readonly = SQLiteBackend(tmp_path / "tasks.db", readonly=True)
+    with readonly, Session(readonly.engine) as session, pytest.raises(ReadOnlyError):
+        SyncTaskQueue(readonly).enqueue_in(session, confirm, 1)
+
+
+def test_sessions_and_connections_leave_nothing_behind(engine: Engine, queue: SyncTaskQueue) -> None:
+    with Session(engine) as session:  # the first use sets up what is for all
+        queue.enqueue_in(session, confirm, 0)
+        session.commit()
+    listeners = count_listeners()
+    ends: list[weakref.ref[Any]] = []
+    for number in range(20):
+        with Session(engine) as session, engine.connect() as connection:
+            queue.enqueue_in(session, confirm, number)
+            session.commit() if number % 2 else session.rollback()
+            queue.enqueue_in(connection, confirm, number)
+            connection.commit() if number % 2 else connection.rollback()
+            ends += [weakref.ref(session), weakref.ref(connection)]
+    del session, connection
+    while any(thread.name == "sitq-waker" for thread in threading.enumerate()):
+        time.sleep(0.001)
+    gc.collect()
+    assert [ref for ref in ends if ref() is not None] == []
+    assert count_listeners() == listeners
+
+
+def count_listeners() -> list[int]:
+    return [len(list(getattr(Session().dispatch, name))) for name in ("after_flush", "after_commit")]
+
+
+def test_one_session_can_carry_the_tasks_of_two_queues(engine: Engine, queue: SyncTaskQueue) -> None:
+    with lent(engine) as other:
+        waiters = [Waiter(queue), Waiter(SyncTaskQueue(other))]
+        with Session(engine) as session:
+            queue.enqueue_in(session, confirm, 1)
+            SyncTaskQueue(other).enqueue_in(session, confirm, 2)
+            session.commit()
+        assert [waiter.was_woken() for waiter in waiters] == [True, True]
+    assert len(queue.list()) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_child_needs_not_be_told_again_that_there_are_tables(tmp_path: Path) -> None:
+    with app_engine(f"sqlite:///{tmp_path / 'app.db'}") as engine:
+        queue = SyncTaskQueue(SQLAlchemyBackend(engine))
+        queue.backend.initialize()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process with threads
+            child = os.fork()
+        if child == 0:
+            try:
+                engine.dispose(close=False)
+                with Session(engine) as session:
+                    queue.enqueue_in(session, confirm, 1)
+                    session.commit()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert len(queue.list()) == 1
+        queue.backend.close()

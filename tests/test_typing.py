@@ -13,6 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import assert_type
 
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
 import sitq
 from sitq import Result, SyncTaskQueue, Task, TaskQueue
 
@@ -88,6 +92,28 @@ async def on_a_loop(queue: TaskQueue) -> None:
     async for result in queue.as_completed(["id"], timeout=3):
         assert_type(result, Result)
     assert_type(await queue.paused(), list[str])
+
+async def in_one_commit(queue: TaskQueue, session: AsyncSession, connection: AsyncConnection) -> None:
+    assert_type(queue.enqueue_in(session, add, 1, y=2), str)
+    assert_type(queue.options(priority=1).enqueue_in(session, decorated, 1), str)
+    assert_type(queue.enqueue_many_in(session, add, [(1,), {"x": 1}]), list[str])
+    assert_type(await queue.aenqueue_in(session, add, 1), str)
+    assert_type(await queue.options(priority=1).aenqueue_many_in(connection, add, [(1,)]), list[str])
+    assert_type(await connection.run_sync(lambda sync: queue.enqueue_in(sync, add, 1)), str)
+    queue.enqueue_in(session, add, "1")  # E: arg-type
+    queue.enqueue_in(session, add, z=1)  # E: call-arg
+    queue.enqueue_in("session", add, 1)  # E: arg-type
+    await queue.aenqueue_in(session, add, "1")  # E: arg-type
+    sitq.sqlite.configure(create_engine("sqlite://"), busy_timeout=5)
+    assert_type(sitq.sqlite.configure(create_async_engine("sqlite+aiosqlite://")).dialect.name, str)
+
+def in_one_commit_on_a_thread(queue: SyncTaskQueue, session: Session, connection: Connection) -> None:
+    assert_type(queue.enqueue_in(session, add, 1, y=2), str)
+    assert_type(queue.enqueue_in(connection, add, 1), str)
+    assert_type(queue.options(queue="mail").enqueue_in(scoped_session(sessionmaker()), mail, "ada"), str)
+    assert_type(queue.enqueue_many_in(connection, add, [(1,)]), list[str])
+    queue.enqueue_in(session, add, "1")  # E: arg-type
+    queue.aenqueue_in(session, add, 1)  # E: attr-defined
 
 def on_a_thread(queue: SyncTaskQueue) -> None:
     assert_type(queue.enqueue(add, 1, y=2), str)

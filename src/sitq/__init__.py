@@ -1,5 +1,6 @@
 """A task queue that lives in the database an app already has."""
 
+from . import sqlite
 from .app_migrations import include_object, migrations_path
 from .backends.base import Backend, BaseBackend
 from .backends.mariadb import MariaDBBackend
@@ -142,5 +143,6 @@ __all__ = [
     "migrations_path",
     "open_backend",
     "recover",
+    "sqlite",
     "task",
 ]

@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionInTime
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
 from . import forks, schema, schema_check
@@ -116,12 +116,25 @@ class Database:
         """Run a store function that changes nothing."""
 
         def look() -> T:
-            with Session(self._engines.called_engine, expire_on_commit=False) as session:
-                return function(session, self.models, *args, **kwargs)
+            with self.dialect.engine_to_read(self._engines.called_engine).connect() as connection:
+                return self._look(connection, function, *args, **kwargs)
 
         with self.translated():
             self.open()
             return self._engines.call(again_if_lost, look)
+
+    def _look(
+        self,
+        connection: Connection,
+        function: Callable[Concatenate[Session, StoreModels, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        try:
+            with Session(connection, expire_on_commit=False) as session:
+                return function(session, self.models, *args, **kwargs)
+        finally:
+            self.dialect.end_reading(connection)
 
     async def aread(
         self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
@@ -129,8 +142,8 @@ class Database:
         """Run a store function that changes nothing without blocking the event loop."""
 
         async def look() -> T:
-            async with AsyncSession(self.async_engine, expire_on_commit=False) as session:
-                return await session.run_sync(lambda sync: function(sync, self.models, *args, **kwargs))
+            async with AsyncEngine(self.dialect.engine_to_read(self.async_engine.sync_engine)).connect() as connection:
+                return await connection.run_sync(lambda sync: self._look(sync, function, *args, **kwargs))
 
         if not self.dialect.reads_on_loops:
             return await asyncio.to_thread(lambda: self.read(function, *args, **kwargs))
@@ -240,7 +253,7 @@ class Database:
 
     def _make_ready(self) -> None:
         engine = self._engines.called_engine
-        with engine.connect() as connection:
+        with self.dialect.engine_to_read(engine).connect() as connection:
             self.dialect.check_server(connection)
             self._read_clock(connection)
             to_alter = self._look_at_schema(connection)

@@ -83,6 +83,13 @@ class Dialect(ABC):
         """Make an async engine for a loop of sitq's own, never the borrowed one."""
         return self.create_async_engine()
 
+    def engine_to_read(self, engine: Engine) -> Engine:
+        """Return an engine for what only reads, over the pool of this one."""
+        return engine
+
+    def end_reading(self, connection: Connection) -> None:
+        """Do what is due before a connection of ``engine_to_read`` goes back to the pool."""
+
     @abstractmethod
     def connect_to_write(self, engine: Engine) -> Connection:
         """Open a connection whose transactions take the write lock when they begin."""
@@ -97,7 +104,7 @@ class Dialect(ABC):
 
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         """Open a connection whose transaction sees what was there when it began to read."""
-        return engine.connect()
+        return self.engine_to_read(engine).connect()
 
     @abstractmethod
     def lock_schema(self, engine: Engine) -> AbstractContextManager[Connection]:

@@ -235,7 +235,9 @@ class SQLiteDialect(Dialect):
         return self.options.access.role is Role.ADMIN
 
     def is_reached_by(self, engine: Engine) -> bool:
-        return not self.options.in_memory and file_of(engine.url) == real_path(self.options.database)
+        if self.options.in_memory:  # by a name that no other has
+            return engine.url.database == self.options.url.database
+        return file_of(engine.url) == real_path(self.options.database)
 
     def join(self, engine: Engine, models: Models) -> None:
         explain_locks(engine, models)

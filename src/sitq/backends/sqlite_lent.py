@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
+from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, StaticPool, TableClause, event
+from sqlalchemy import URL, Connection, Engine, Insert, PoolProxiedConnection, StaticPool, TableClause, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..access import check_access
 from ..dialect import Dialect
-from ..exceptions import BackendError, ConfigurationError, NotAvailableError
+from ..exceptions import BackendError, ConfigurationError, DatabaseLockedError, NotAvailableError
 from ..models import Models
+from ..sqlite import READS
 from .addresses import leads_to
 from .sources import EngineSource, FromURL
-from .sqlite import WRITES, SQLiteDialect
+from .sqlite import SQLiteDialect
 from .sqlite_errors import translate
 from .sqlite_joining import explain_locks, file_of
 from .sqlite_options import SQLiteOptions, check_database, new_memory_name
+
+POLL = 0.002
+"""Between two looks at a connection that is in use, in seconds."""
 
 
 class LentSQLiteDialect(Dialect):
@@ -52,8 +59,15 @@ class LentSQLiteDialect(Dialect):
     def create_private_engine(self) -> AsyncEngine:
         return self.source.create_private_engine(no_keywords)
 
+    def engine_to_read(self, engine: Engine) -> Engine:
+        return reading_engine(engine)
+
+    def end_reading(self, connection: Connection) -> None:
+        if isinstance(connection.engine.pool, StaticPool) and not (connection.closed or connection.invalidated):
+            connection.begin()  # of which nobody hears; what returns in a transaction is not rolled back a second time
+
     def connect_to_write(self, engine: Engine) -> Connection:
-        connection = connect_for_writing(engine)
+        connection = writing_engine(engine, self.source.connection_timeout).connect()
         if not isinstance(engine.pool, StaticPool):
             connection.detach()
             execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
@@ -65,18 +79,16 @@ class LentSQLiteDialect(Dialect):
                 "a transactional task needs a connection of its own, and an engine with StaticPool has but one: "
                 "give a pool that opens more, or SQLiteBackend(':memory:')"
             )
-        facade = engine.execution_options(**{WRITES: True})
 
         def begin(connection: Connection) -> None:
             found = execute(connection, "PRAGMA busy_timeout")
             execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
             try:
-                take_write_lock(connection)
+                take_write_lock(connection, self.source.connection_timeout)
             finally:
                 execute(connection, f"PRAGMA busy_timeout={found}")
 
-        event.listen(facade, "begin", begin)
-        return facade
+        return begun_by(begin, engine)
 
     @property
     def _busy_timeout(self) -> int:
@@ -86,7 +98,7 @@ class LentSQLiteDialect(Dialect):
     def lock_schema(self, engine: Engine) -> Iterator[Connection]:
         # As sitq.schema wants it, and afterwards as the app had it.
         wanted = {"foreign_keys": 0, "legacy_alter_table": 1, "busy_timeout": self._busy_timeout}
-        with connect_for_writing(engine) as connection:
+        with writing_engine(engine, self.source.connection_timeout).connect() as connection:
             found = {name: execute(connection, f"PRAGMA {name}") for name in wanted}
             set_all(connection, wanted)
             try:
@@ -110,21 +122,63 @@ def no_keywords(url: object) -> dict[str, Any]:
     return {}
 
 
-def connect_for_writing(engine: Engine) -> Connection:
-    """Connect through a facade of the engine, which shares its pool and has events of its own."""
-    facade = engine.execution_options(**{WRITES: True})
-    event.listen(facade, "begin", take_write_lock)
-    return facade.connect()
+def reading_engine(engine: Engine) -> Engine:
+    """What only reads needs no lock on an engine that is configured to take it.
+
+    The one connection of a ``StaticPool`` may be in a transaction of the app's, of which a read ends nothing.
+    """
+    if not isinstance(engine.pool, StaticPool):
+        return engine.execution_options(**{READS: True})
+    dialect = copy(engine.dialect)
+    dialect.do_rollback = leave_alone  # type: ignore[method-assign]  # of this copy only
+    return watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
 
 
-def take_write_lock(connection: Connection) -> None:
+def leave_alone(dbapi_connection: PoolProxiedConnection) -> None:
+    """Do not roll back."""
+
+
+def writing_engine(engine: Engine, timeout: float) -> Engine:
+    """An engine over the same pool whose transactions begin with the write lock."""
+    return begun_by(partial(take_write_lock, timeout=timeout), engine)
+
+
+def begun_by(begin: Callable[[Connection], None], engine: Engine) -> Engine:
+    """An engine over the same pool whose transactions begin in this way, and not in the app's."""
+    made = watched(Engine(engine.pool, engine.dialect, engine.url, hide_parameters=True), engine)
+    event.listen(made, "begin", begin)
+    return made
+
+
+def watched(engine: Engine, other: Engine) -> Engine:
+    """Let those who watch the statements of the other engine watch those of this one."""
+    for name, options in (("before_cursor_execute", {"retval": True}), ("after_cursor_execute", {})):
+        for listener in getattr(other.dispatch, name):
+            event.listen(engine, name, listener, **options)
+    return engine
+
+
+def take_write_lock(connection: Connection, timeout: float) -> None:
     """Begin so that a read at the start of the transaction cannot turn out to be too old to write upon."""
     adapted: Any = connection.connection.dbapi_connection
-    if getattr(
-        adapted, "driver_connection", adapted
-    ).in_transaction:  # which the driver, or an event of the app's, has begun in its own way
+    driver = getattr(adapted, "driver_connection", adapted)
+    if isinstance(connection.engine.pool, StaticPool):
+        wait_for_the_app(driver, timeout)
+    elif driver.in_transaction:  # which a driver with autocommit=False has begun
         execute(connection, "ROLLBACK")
     execute(connection, "BEGIN IMMEDIATE")
+
+
+def wait_for_the_app(driver: Any, timeout: float) -> None:
+    """Wait until the app has ended the transaction that the one connection of its pool is in."""
+    deadline = time.monotonic() + timeout
+    while driver.in_transaction:
+        if time.monotonic() >= deadline:
+            raise DatabaseLockedError(
+                "the one connection of the engine's StaticPool is in a transaction of yours: end it first, or write in "
+                "it, queue.enqueue_in(session, ...)"
+            )
+        time.sleep(POLL)
 
 
 def set_all(connection: Connection, pragmas: dict[str, Any]) -> None:
