@@ -10,7 +10,6 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 import sitq
-from sitq.ids import new_id
 
 from . import tasks
 from .evidence import Log
@@ -26,7 +25,7 @@ KINDS: tuple[tuple[Callable[..., Any], dict[str, Any], str], ...] = (
 
 
 class Enqueuer:
-    """Enqueues calls of all kinds, and rolls every fourth transaction back."""
+    """Enqueues calls of all kinds, every second one in a transaction of its own, and rolls others back."""
 
     def __init__(self, backend: sitq.SQLAlchemyBackend, log: Log, *, first: int = 0, seconds: float = 0.02) -> None:
         self._backend = backend
@@ -42,7 +41,13 @@ class Enqueuer:
         number = next(self._numbers)
         planned = {"number": number, "ends": ends, "max_retries": options.get("max_retries", 0)}
         self._log.write("enqueueing", **planned)
-        task_id = self._queue.options(**options).enqueue(function, number, argument)
+        queue = self._queue.options(**options)
+        if number % 2:
+            task_id = queue.enqueue(function, number, argument)
+        else:
+            with Session(self._backend.engine) as session:
+                task_id = queue.enqueue_in(session, function, number, argument)
+                session.commit()
         self._log.write("enqueued", task=task_id, **planned)
         return task_id
 
@@ -54,13 +59,12 @@ class Enqueuer:
                 self.roll_back()
 
     def roll_back(self) -> None:
-        """Enqueue as an app's own transaction does, with an INSERT, and roll it back."""
-        number, task_id = next(self._numbers), new_id()
-        payload = sitq.CloudpickleSerializer().dump_call(tasks.work, (number, 0.0), {}, task_id=task_id)
-        self._log.write("rolled_back", number=number, task=task_id)
+        """Enqueue in a transaction that is rolled back."""
+        number = next(self._numbers)
         with Session(self._backend.engine) as session:
-            session.add(sitq.Task(id=task_id, function=payload.function, args=payload.args, kwargs=payload.kwargs))
+            task_id = self._queue.enqueue_in(session, tasks.work, number, 0.0)
             session.flush()
+            self._log.write("rolled_back", number=number, task=task_id)
             session.rollback()
 
 
@@ -70,6 +74,7 @@ def main() -> None:
     backend = sitq.open_backend(url)
     assert isinstance(backend, sitq.SQLAlchemyBackend)
     with backend:
+        backend.initialize()
         enqueuer = Enqueuer(backend, Log(log), first=int(first), seconds=0.001)
         print("ready", flush=True)
         while True:
