@@ -34,7 +34,7 @@
     │   │   ├── KeyMissingError                the file is encrypted, and no key was given
     │   │   └── NotEncryptedError              a key was given, and the file is not encrypted
     │   └── SchemaError                        the tables are not what this version needs
-    │       ├── SchemaOutdatedError            older, and auto_upgrade=False
+    │       ├── SchemaOutdatedError            older by more than indexes, and auto_upgrade=False
     │       ├── SchemaTooNewError              newer, and not merely more columns
     │       └── ForeignTableError              a table of that name belongs to someone else
     └── WorkerError                            a worker was used in a way it cannot be
@@ -237,7 +237,7 @@ class SchemaError(BackendError):
 
 
 class SchemaOutdatedError(SchemaError):
-    """The schema is older than this code, and the backend was told not to upgrade it."""
+    """The schema is older than this code and lacks more than indexes, and the backend was told not to upgrade it."""
 
 
 class SchemaTooNewError(SchemaError):

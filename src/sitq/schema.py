@@ -136,7 +136,7 @@ def ensure(connection: Connection, *, auto_upgrade: bool, target: str) -> None:
         target: the path or URL, without password, as it stands in the command that the error names.
 
     Raises:
-        SchemaOutdatedError: it is older, and ``auto_upgrade`` is false.
+        SchemaOutdatedError: it is older, lacks more than indexes, and ``auto_upgrade`` is false.
         SchemaTooNewError: it is newer, and this version cannot work with it.
         ForeignTableError: a table bears one of the names and belongs to someone else.
         SchemaError: what is recorded makes no sense.
@@ -185,6 +185,30 @@ def check_newer(connection: Connection, state: SchemaState) -> None:
         f"what was added is left alone; upgrade sitq when you can",
         SitqWarning,
         stacklevel=2,
+    )
+
+
+def check_older(connection: Connection, state: SchemaState, *, target: str) -> None:
+    """Warn once if an older schema lacks nothing but indexes, else raise ``SchemaOutdatedError``."""
+    if state.revision is None:
+        documented_tables(connection)
+    elif not any(differences(connection, OWN_MODELS.tables)):
+        warnings.warn(
+            f"{target} has the schema of revision {state.revision}, older than {HEAD} of this version of sitq; "
+            f"it lacks indexes only, which make some questions faster; run: sitq upgrade {target}",
+            SitqWarning,
+            stacklevel=2,
+        )
+        return
+    raise outdated(state, target)
+
+
+def outdated(state: SchemaState, target: str) -> SchemaOutdatedError:
+    """The error about an older schema: it names both revisions and the command."""
+    found = state.revision or f"{REVISIONS[0]}, made by hand"
+    return SchemaOutdatedError(
+        f"{target} has the schema of revision {found}, and this version of sitq needs {HEAD}; "
+        f"run: sitq upgrade {target}"
     )
 
 
@@ -240,13 +264,7 @@ def _require_served(connection: Connection, state: SchemaState, target: str) -> 
     if state.is_newer:
         check_newer(connection, state)
     elif state.is_outdated:
-        found = state.revision or f"{REVISIONS[0]}, made by hand"
-        if state.revision is None:
-            documented_tables(connection)
-        raise SchemaOutdatedError(
-            f"{target} has the schema of revision {found}, and this version of sitq needs {HEAD}; "
-            f"run: sitq upgrade {target}"
-        )
+        check_older(connection, state, target=target)
 
 
 def _require_known(state: SchemaState) -> None:

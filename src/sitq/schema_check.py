@@ -23,6 +23,9 @@ def check_fully(connection: Connection, models: Models, *, target: str) -> None:
     Raises what ``schema.check`` raises as well; nothing is altered.
     """
     if not models.app_owned:
+        state = schema.read_state(connection)
+        if state.is_outdated and state.revision is not None:
+            raise schema.outdated(state, target)
         schema.check(connection, target=target)
     problems = [*lacks(connection, models.tables), *lost_indexes(connection, models.tables)]
     if problems:
