@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Connection, Engine, StaticPool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, NullPool, StaticPool, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -656,6 +656,57 @@ def test_a_database_in_memory_will_do(kind: Any) -> None:
             make_effects(queue.backend.engine)
             ids = await queue.enqueue_many(kind, [(number,) for number in range(10)])
             assert [await queue.result(task_id, timeout=LONG) for task_id in ids] == [n * 10 for n in range(10)]
+            assert effects(queue.backend) == 1
+
+    run(scenario)
+
+
+@sitq.task(transactional=True)
+def look_and_report(session: Session = sitq.injected) -> tuple[str, int, bool, bool]:
+    session.execute(INSERT, {"number": 1})
+    task = sitq.current_task()
+    task.progress(0.9, "nearly")
+    return task.id, task.attempt, task.deadline is not None, task.cancelled
+
+
+@sitq.task(transactional=True)
+async def look_and_report_later(session: AsyncSession = sitq.injected) -> tuple[str, int, bool, bool]:
+    return await session.run_sync(look_and_report)
+
+
+@pytest.mark.parametrize("kind", [look_and_report, look_and_report_later])
+def test_a_transactional_function_knows_its_task(path: Path, kind: Any) -> None:
+    async def scenario() -> None:
+        async with at_work(SQLiteBackend(path)) as queue:
+            task_id = await queue.options(timeout=LONG).enqueue(kind)
+            assert await queue.result(task_id, timeout=LONG) == (task_id, 1, True, False)
+            task = await queue.get_task(task_id)
+            assert (task.progress, task.progress_note) == (0.9, "nearly")
+
+    run(scenario)
+
+
+@sitq.task(transactional=True, max_retries=1, retry_delay=0)
+def lose_the_connection(url: str, session: Session = sitq.injected) -> str:
+    ran.append("once more")
+    session.execute(INSERT, {"number": 1})
+    if len(ran) == 1:
+        mine = session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with create_engine(url, poolclass=NullPool).connect() as other:
+            assert other.execute(text("SELECT pg_terminate_backend(:mine)"), {"mine": mine}).scalar_one()
+    return "done"
+
+
+def test_a_connection_that_is_lost_before_the_commit_is_a_failure(server_database: Callable[[str], URL]) -> None:
+    url = emptied(server_database("postgresql"))
+    reset()
+
+    async def scenario() -> None:
+        async with at_work(open_backend(url)) as queue:
+            make_effects(queue.backend.engine)
+            task_id = await queue.enqueue(lose_the_connection, url.render_as_string(hide_password=False))
+            assert await queue.result(task_id, timeout=LONG) == "done"
+            assert (await queue.get_task(task_id)).retry_count == 1
             assert effects(queue.backend) == 1
 
     run(scenario)

@@ -29,7 +29,7 @@ class CurrentTask:
         deadline: the moment at which its ``timeout`` is over, aware and in UTC; ``None`` without one.
     """
 
-    __slots__ = ("_cancelled", "_report", "attempt", "deadline", "id", "name", "queue", "reason")
+    __slots__ = ("_cancelled", "_report", "attempt", "deadline", "id", "name", "queue", "reason", "said")
 
     def __init__(
         self, task_id: str, *, name: str | None, queue: str, attempt: int, deadline: datetime | None, report: Report
@@ -40,6 +40,7 @@ class CurrentTask:
         self.attempt = attempt
         self.deadline = deadline
         self.reason: str | None = None
+        self.said: tuple[float, str | None] | None = None
         self._report = report
         self._cancelled = False
 
@@ -69,10 +70,11 @@ class CurrentTask:
         """
         if note is not None and not isinstance(note, str):
             refuse("note", note, "a text")
-        self._report(
+        self.said = (
             check_number("fraction", fraction, at_least=0, at_most=1),
             None if note is None else shorten(note, LONGEST_NOTE),
         )
+        self._report(*self.said)
 
     def cancel(self, reason: str | None) -> None:
         """Called by the worker: let the function see that it is to end."""

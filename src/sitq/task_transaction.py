@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
 
 from . import store
-from .claims import Outcome
+from .claims import Outcome, Progress
 from .database import Database, unbroken
 from .exceptions import TaskError
 from .holding import holding
@@ -43,10 +43,10 @@ class SessionTransaction:
         """When the transaction began, by ``time.monotonic``; ``None`` as long as it has not."""
         return self._begun_at
 
-    def complete(self, outcome: Outcome) -> bool:
+    def complete(self, outcome: Outcome, progress: Progress | None = None) -> bool:
         """Commit with the task's completion, or roll back if the claim no longer holds; say which."""
         self.session.flush()
-        if not self._write(outcome):
+        if not self._write(outcome, progress):
             self.session.rollback()
             return False
         self._commit()
@@ -65,9 +65,9 @@ class SessionTransaction:
         finally:
             self._is_completing = False
 
-    def _write(self, outcome: Outcome) -> bool:
+    def _write(self, outcome: Outcome, progress: Progress | None) -> bool:
         try:
-            return store.complete(self.session, self._database.models, outcome)
+            return store.complete(self.session, self._database.models, outcome, progress)
         except Exception as error:
             translation = self._database.translate(error)
             if translation is None:
@@ -113,9 +113,9 @@ class AsyncSessionTransaction:
         """When the transaction began, by ``time.monotonic``; ``None`` as long as it has not."""
         return self._inner.begun_at
 
-    async def complete(self, outcome: Outcome) -> bool:
+    async def complete(self, outcome: Outcome, progress: Progress | None = None) -> bool:
         """Commit with the task's completion, or roll back if the claim no longer holds; say which."""
-        return await self.session.run_sync(lambda _: self._inner.complete(outcome))
+        return await self.session.run_sync(lambda _: self._inner.complete(outcome, progress))
 
 
 def transact(database: Database, work: Callable[[SessionTransaction], T]) -> T:

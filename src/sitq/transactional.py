@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeAlias
 
 from .attempt import Attempt, Interruption
 from .backends.transactions import AsyncTaskTransaction, TaskTransaction, Transactions
-from .claims import Outcome
+from .claims import Outcome, Progress
 from .exceptions import TaskError
 from .injection import is_async, with_session
 from .models import TaskStatus
@@ -69,7 +69,7 @@ class TransactionalCalls:
             outcome = self._returned(attempt, refuse_awaitable(call.function(*args, **kwargs)))
             if outcome is not None and outcome.status is TaskStatus.COMPLETED:
                 with Committing(attempt, outcome) as committing:
-                    committing.held = transaction.complete(outcome)
+                    committing.held = transaction.complete(outcome, last_word(attempt))
             return Ended(outcome)
 
         return self._backend.transact(work)
@@ -77,7 +77,7 @@ class TransactionalCalls:
     async def _run_on_loop(self, attempt: Attempt, call: Call) -> Ended:
         async def complete(transaction: AsyncTaskTransaction, outcome: Outcome) -> None:
             with Committing(attempt, outcome) as committing:
-                committing.held = await transaction.complete(outcome)
+                committing.held = await transaction.complete(outcome, last_word(attempt))
 
         async def work(transaction: AsyncTaskTransaction) -> Ended:
             attempt.transaction = transaction
@@ -126,6 +126,12 @@ class Committing:
             fields = task_fields("outcome_dropped", attempt)
             logger.warning("outcome dropped and its transaction rolled back, the claim was lost", extra=fields)
         attempt.committing = False
+
+
+def last_word(attempt: Attempt) -> Progress | None:
+    """What the function said last of how far it is: an ending would fence it out if it were written later."""
+    said = None if attempt.current is None else attempt.current.said
+    return None if said is None else Progress(attempt.token, *said)
 
 
 async def to_the_end(task: asyncio.Future[None]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-from ..claims import Outcome
+from ..claims import Outcome, Progress
 from ..exceptions import NotAvailableError
 
 T = TypeVar("T")
@@ -28,17 +28,17 @@ class OpenTransaction(Protocol):
 class TaskTransaction(OpenTransaction, Protocol):
     """The transaction of a sync function."""
 
-    def complete(self, outcome: Outcome) -> bool:
+    def complete(self, outcome: Outcome, progress: Progress | None = None) -> bool:
         """Commit the function's effects with its task's completion, and say whether the claim still held.
 
-        If it did not, everything is rolled back.
+        If it did not, everything is rolled back. ``progress`` is the function's last word of how far it is.
         """
 
 
 class AsyncTaskTransaction(OpenTransaction, Protocol):
     """The transaction of an async function."""
 
-    async def complete(self, outcome: Outcome) -> bool:
+    async def complete(self, outcome: Outcome, progress: Progress | None = None) -> bool:
         """See ``TaskTransaction``."""
 
 

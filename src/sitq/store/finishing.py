@@ -10,11 +10,12 @@ from typing import Any
 
 from sqlalchemy import Update, bindparam, case, func, update
 
-from ..claims import Claim, ClaimRequest, Outcome
+from ..claims import Claim, ClaimRequest, Outcome, Progress
 from ..models import Models, StoreModels, TaskStatus
 from .claiming import claim
 from .door import Door
 from .fencing import count_changed, holds, statuses_under, token_values
+from .progressing import write_progress
 from .results import write_results
 from .tables import FALSE, table_of
 
@@ -35,11 +36,13 @@ def finish(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> l
     return held
 
 
-def complete(session: Door, models: StoreModels, outcome: Outcome) -> bool:
+def complete(session: Door, models: StoreModels, outcome: Outcome, progress: Progress | None) -> bool:
     """Write a completion in the function's own transaction, unless the claim no longer holds; say whether it did.
 
     Unlike ``finish`` it takes no earlier try for its own: that would have committed the function's effects.
     """
+    if progress is not None:
+        write_progress(session, models, [progress])  # before the ending, which would fence it out
     held = end_claims(session, models, [outcome]) == 1
     if held:
         store_results(session, models, [outcome])
