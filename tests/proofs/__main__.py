@@ -16,6 +16,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 PROOFS: dict[str, str] = {
     "matrix": "proofs.matrix",
     "model": "proofs.model",
+    "orders": "proofs.orders",
     "simulation": "proofs.simulation",
     "transactional": "proofs.transactional",
 }
