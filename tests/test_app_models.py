@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 import app_models
 import sitq
 from databases import KINDS, empty_database
-from sitq import ConfigurationError, ForeignTableError, SchemaError, declare_models
+from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, SchemaError, declare_models
 from sitq.testing.records import new_row, request
 
 INDEXES = {"claim", "due", "ended", "lease"}
@@ -194,6 +194,11 @@ def test_the_app_has_its_tasks_and_results_and_relates_its_rows_to_those_of_the_
         session.rollback()
         assert job.order is order
         assert job.status == "running"
+        of_order = select(app_models.Job).join(app_models.Job.order).where(app_models.Order.id == order.id)
+        session.rollback()
+        assert queue.cancel(of_order) == {job.id: "requested"}
+        with pytest.raises(InvalidArgumentError, match=r"selects Task.*select\(Job\)"):
+            queue.cancel(select(sitq.Task))
 
 
 def test_tables_that_lack_something_are_named_and_left_alone(url: URL) -> None:

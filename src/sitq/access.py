@@ -32,7 +32,18 @@ READS: Final = frozenset(
 )
 WRITES: Final = frozenset(
     {"store_task", "store_result", "update_task_status", "enqueue", "enqueue_in", "claim", "finish", "finish_and_claim"}
-    | {"extend", "reap", "reap_workers", "cancel", "retry", "write_progress", "presence", "transact"}
+    | {
+        "extend",
+        "reap",
+        "reap_workers",
+        "cancel",
+        "retry",
+        "cancel_selected",
+        "retry_selected",
+        "write_progress",
+        "presence",
+        "transact",
+    }
 )
 ADMINISTERS: Final = frozenset(
     {"create", "upgrade", "pause_queue", "resume_queue", "backup", "restore", "purge", "vacuum", "optimize", "rekey"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import TIMESTAMP, Boolean, ColumnElement, Dialect, Float, LargeBinary, Text, TypeDecorator
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from .exceptions import InvalidArgumentError
 
@@ -132,3 +133,54 @@ def _false(element: sql_false, compiler: Any, **options: Any) -> str:
 @compiles(sql_false, "mysql", "mariadb")
 def _zero(element: sql_false, compiler: Any, **options: Any) -> str:
     return "0"
+
+
+class database_now(FunctionElement[datetime]):  # noqa: N801
+    """The time of the statement by the database's clock."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+
+
+@compiles(database_now)
+def _statement_timestamp(element: database_now, compiler: Any, **options: Any) -> str:
+    return "statement_timestamp()"
+
+
+@compiles(database_now, "sqlite")
+def _strftime(element: database_now, compiler: Any, **options: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+
+
+@compiles(database_now, "mysql", "mariadb")
+def _utc_timestamp_now(element: database_now, compiler: Any, **options: Any) -> str:
+    return "utc_timestamp(6)"
+
+
+class seconds_between(FunctionElement["float | None"]):  # noqa: N801
+    """The seconds from one moment to another; NULL if either is."""
+
+    type = cast("TypeEngine[float | None]", Float())
+    inherit_cache = True
+
+
+@compiles(seconds_between)
+def _extract_epoch(element: seconds_between, compiler: Any, **options: Any) -> str:
+    start, end = _moments(element, compiler, options)
+    return f"CAST(EXTRACT(EPOCH FROM {end} - {start}) AS DOUBLE PRECISION)"
+
+
+@compiles(seconds_between, "sqlite")
+def _julianday(element: seconds_between, compiler: Any, **options: Any) -> str:
+    start, end = _moments(element, compiler, options)
+    return f"((julianday({end}) - julianday({start})) * 86400.0)"
+
+
+@compiles(seconds_between, "mysql", "mariadb")
+def _timestampdiff(element: seconds_between, compiler: Any, **options: Any) -> str:
+    start, end = _moments(element, compiler, options)
+    return f"(TIMESTAMPDIFF(MICROSECOND, {start}, {end}) / 1e6)"
+
+
+def _moments(element: seconds_between, compiler: Any, options: dict[str, Any]) -> list[str]:
+    return [compiler.process(clause, **options) for clause in element.clauses]

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Insert,
     Integer,
     MetaData,
+    Select,
     Table,
     TableClause,
     column,
@@ -30,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_co
 
 from .columns import Key, LongText, Moment, Payload, Real, Word, sql_false, utc_now
 from .exceptions import BackendError, InvalidArgumentError
+from .task_times import TaskTimes
 
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -81,7 +83,7 @@ class TaskStatus(enum.StrEnum):
         return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
 
 
-class TaskMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):
+class TaskMixin(TaskTimes, MappedAsDataclass, kw_only=True, repr=False, eq=False):
     """The columns of a task. Times are aware and in UTC, durations are seconds."""
 
     id: Mapped[str] = mapped_column(Key, primary_key=True)
@@ -243,6 +245,10 @@ class Models:
 
 
 OWN_MODELS = Models(task=Task, result=Result, queue_state=QueueState, app_owned=False)
+
+
+TaskSelect: TypeAlias = Select[Any]
+"""A statement that selects tasks, such as ``select(Task).where(Task.is_due)``."""
 
 
 BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]

@@ -16,7 +16,7 @@ from .calls import CHUNK, CallPreparer, CallRow, saying_what_stands
 from .claims import CancelResult, RetryResult, TaskRow
 from .endings import EndingsWatch, check_task_id, check_task_ids, check_wait, settle, unwrap
 from .exceptions import TaskNotFoundError
-from .models import Result, Task
+from .models import Result, Task, TaskSelect
 from .one_commit import AsyncJoiningEnqueuer
 from .options import Seconds, check_name
 from .queue_arguments import (
@@ -27,6 +27,7 @@ from .queue_arguments import (
     check_reason,
     choose_backend,
     choose_serializer,
+    is_statement,
     require_purge,
     still_running,
 )
@@ -208,7 +209,9 @@ class TaskQueue(Enqueuer):
     async def cancel(self, task_ids: str, reason: str | None = None) -> CancelResult: ...  # type: ignore[overload-overlap]  # a text is one id
 
     @overload
-    async def cancel(self, task_ids: Iterable[str], reason: str | None = None) -> dict[str, CancelResult]: ...
+    async def cancel(
+        self, task_ids: Iterable[str] | TaskSelect, reason: str | None = None
+    ) -> dict[str, CancelResult]: ...
 
     async def cancel(self, task_ids: Any, reason: str | None = None) -> Any:
         """Cancel a task, or several, and return what became of each.
@@ -218,20 +221,24 @@ class TaskQueue(Enqueuer):
         goes on to its end, its task completes. One that ends in another way is not retried.
 
         Args:
-            task_ids: one id, for one ``CancelResult``; or several, for a dict with one for each.
+            task_ids: one id, for one ``CancelResult``; or several, or a statement such as
+                ``select(Task).where(Task.queue == "mail")``, for a dict with one for each.
             reason: what ``TaskCancelledError`` will say.
 
         Raises:
             TaskNotFoundError: one id was given, and there is no such task. Of several, it is ``"unknown"``.
         """
-        results = await self._backend.acancel(check_ids(task_ids), check_reason(reason))
+        reason = check_reason(reason)
+        if is_statement(task_ids):
+            return await self._backend.acancel_selected(task_ids, reason)
+        results = await self._backend.acancel(check_ids(task_ids), reason)
         return answer_for(task_ids, results)
 
     @overload
     async def retry(self, task_ids: str) -> RetryResult: ...  # type: ignore[overload-overlap]  # a text is one id
 
     @overload
-    async def retry(self, task_ids: Iterable[str]) -> dict[str, RetryResult]: ...
+    async def retry(self, task_ids: Iterable[str] | TaskSelect) -> dict[str, RetryResult]: ...
 
     async def retry(self, task_ids: Any) -> Any:
         """Put a task back that has ended, or several, and return what became of each.
@@ -240,11 +247,14 @@ class TaskQueue(Enqueuer):
         wrong before. A task with a unique key holds it again; if another bears it by now, it is ``"duplicate"``.
 
         Args:
-            task_ids: one id, for one ``RetryResult``; or several, for a dict with one for each.
+            task_ids: one id, for one ``RetryResult``; or several, or a statement such as
+                ``select(Task).where(Task.status == "failed")``, for a dict with one for each.
 
         Raises:
             TaskNotFoundError: one id was given, and there is no such task. Of several, it is ``"unknown"``.
         """
+        if is_statement(task_ids):
+            return await self._backend.aretry_selected(task_ids)
         return answer_for(task_ids, await self._backend.aretry(check_ids(task_ids)))
 
     async def purge(

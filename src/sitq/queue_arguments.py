@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
 from .backends.base import BaseBackend
@@ -58,6 +58,11 @@ def still_running(task_ids: list[str], timeout: object) -> ResultTimeoutError:
 def check_ids(task_ids: object) -> list[str]:
     """Return the ids given to a verb that takes one or several, each once."""
     return [check_task_id(task_ids)] if isinstance(task_ids, str) else list(check_task_ids(task_ids))
+
+
+def is_statement(task_ids: object) -> bool:
+    """Whether tasks are named by a statement of SQL, which is the backend's to understand, and not by their ids."""
+    return not isinstance(task_ids, Iterable) and hasattr(task_ids, "compile")
 
 
 def check_reason(reason: object) -> str | None:

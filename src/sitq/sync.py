@@ -15,7 +15,7 @@ from .calls import CHUNK, CallPreparer, CallRow, saying_what_stands
 from .claims import CancelResult, RetryResult
 from .endings import check_task_id, check_task_ids, check_wait, endings, settle, unwrap
 from .exceptions import TaskNotFoundError
-from .models import Result, Task
+from .models import Result, Task, TaskSelect
 from .one_commit import JoiningEnqueuer
 from .options import Seconds, check_name
 from .queue_arguments import (
@@ -26,6 +26,7 @@ from .queue_arguments import (
     check_reason,
     choose_backend,
     choose_serializer,
+    is_statement,
     require_purge,
     still_running,
 )
@@ -132,20 +133,25 @@ class SyncTaskQueue(SyncEnqueuer):
     def cancel(self, task_ids: str, reason: str | None = None) -> CancelResult: ...  # type: ignore[overload-overlap]  # a text is one id
 
     @overload
-    def cancel(self, task_ids: Iterable[str], reason: str | None = None) -> dict[str, CancelResult]: ...
+    def cancel(self, task_ids: Iterable[str] | TaskSelect, reason: str | None = None) -> dict[str, CancelResult]: ...
 
     def cancel(self, task_ids: Any, reason: str | None = None) -> Any:
         """Cancel a task, or several, and return what became of each. See ``TaskQueue.cancel``."""
-        return answer_for(task_ids, self._backend.cancel(check_ids(task_ids), check_reason(reason)))
+        reason = check_reason(reason)
+        if is_statement(task_ids):
+            return self._backend.cancel_selected(task_ids, reason)
+        return answer_for(task_ids, self._backend.cancel(check_ids(task_ids), reason))
 
     @overload
     def retry(self, task_ids: str) -> RetryResult: ...  # type: ignore[overload-overlap]  # a text is one id
 
     @overload
-    def retry(self, task_ids: Iterable[str]) -> dict[str, RetryResult]: ...
+    def retry(self, task_ids: Iterable[str] | TaskSelect) -> dict[str, RetryResult]: ...
 
     def retry(self, task_ids: Any) -> Any:
         """Put a task back that has ended, or several, and return what became of each. See ``TaskQueue.retry``."""
+        if is_statement(task_ids):
+            return self._backend.retry_selected(task_ids)
         return answer_for(task_ids, self._backend.retry(check_ids(task_ids)))
 
     def purge(

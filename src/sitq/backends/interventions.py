@@ -7,6 +7,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from ..claims import CancelResult, Progress, RetryResult, Token
+from ..exceptions import NotAvailableError
+from ..models import TaskSelect
 from .inprocess_interventions import InProcessTasks
 
 
@@ -45,6 +47,23 @@ class Interventions:
         """
         return self._in_process.retry(task_ids)
 
+    def cancel_selected(self, statement: TaskSelect, reason: str | None = None) -> Mapping[str, CancelResult]:
+        """``cancel`` the tasks that a statement selects, and say what became of each.
+
+        Raises ``NotAvailableError`` where the storage cannot be asked in SQL.
+        """
+        raise self._not_in_sql()
+
+    def retry_selected(self, statement: TaskSelect) -> Mapping[str, RetryResult]:
+        """``retry`` the tasks that a statement selects, and say what became of each.
+
+        Raises ``NotAvailableError`` where the storage cannot be asked in SQL.
+        """
+        raise self._not_in_sql()
+
+    def _not_in_sql(self) -> NotAvailableError:
+        return NotAvailableError(f"{type(self).__name__} cannot be asked in SQL: give the ids of the tasks")
+
     # The async twins.
 
     async def acancel(self, task_ids: Sequence[str], reason: str | None = None) -> Mapping[str, CancelResult]:
@@ -62,3 +81,11 @@ class Interventions:
     async def aretry(self, task_ids: Sequence[str]) -> Mapping[str, RetryResult]:
         """See ``retry``."""
         return await asyncio.to_thread(self.retry, task_ids)
+
+    async def acancel_selected(self, statement: TaskSelect, reason: str | None = None) -> Mapping[str, CancelResult]:
+        """See ``cancel_selected``."""
+        return await asyncio.to_thread(self.cancel_selected, statement, reason)
+
+    async def aretry_selected(self, statement: TaskSelect) -> Mapping[str, RetryResult]:
+        """See ``retry_selected``."""
+        return await asyncio.to_thread(self.retry_selected, statement)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from .. import store
 from ..claims import CancelResult, Progress, RetryResult, Token
+from ..models import TaskSelect
+from ..store.copying import portions
 from ..wakeups import CANCELLATIONS, RESULTS
 from .operations import OperatedBackend
 
@@ -52,3 +54,35 @@ class IntervenedBackend(OperatedBackend):
     def _tell_of_retrying(self, results: Mapping[str, RetryResult]) -> None:
         if RetryResult.QUEUED in results.values():
             self.wakeups.notify_all()  # in whatever queue they are, it is a rare event
+
+    def cancel_selected(self, statement: TaskSelect, reason: str | None = None) -> Mapping[str, CancelResult]:
+        results: dict[str, CancelResult] = {}
+        checked = store.check_selection(self._database.models, statement)
+        for some in portions(self._database.read(store.selected_ids, checked)):
+            results |= self._database.write(store.cancel_selected, checked, some, reason, self.now())
+            self._tell_of_cancelling(results.values())
+        return results
+
+    async def acancel_selected(self, statement: TaskSelect, reason: str | None = None) -> Mapping[str, CancelResult]:
+        results: dict[str, CancelResult] = {}
+        checked = store.check_selection(self._database.models, statement)
+        for some in portions(await self._database.aread(store.selected_ids, checked)):
+            results |= await self._database.awrite(store.cancel_selected, checked, some, reason, self.now())
+            self._tell_of_cancelling(results.values())
+        return results
+
+    def retry_selected(self, statement: TaskSelect) -> Mapping[str, RetryResult]:
+        results: dict[str, RetryResult] = {}
+        checked = store.check_selection(self._database.models, statement)
+        for some in portions(self._database.read(store.selected_ids, checked)):
+            results |= self._database.write(store.retry_selected, checked, some, self.now())
+            self._tell_of_retrying(results)
+        return results
+
+    async def aretry_selected(self, statement: TaskSelect) -> Mapping[str, RetryResult]:
+        results: dict[str, RetryResult] = {}
+        checked = store.check_selection(self._database.models, statement)
+        for some in portions(await self._database.aread(store.selected_ids, checked)):
+            results |= await self._database.awrite(store.retry_selected, checked, some, self.now())
+            self._tell_of_retrying(results)
+        return results

@@ -30,6 +30,7 @@ from .reading import get_result, get_statuses, get_task, has_result, list_all_ta
 from .reaping import reap, reap_workers
 from .retrying import retry
 from .reviving import pause_every_queue, revive
+from .selecting import cancel_selected, check_selection, retry_selected, selected_ids
 from .storing import store_result, store_task, update_task_status
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "add_paused",
     "cancel",
     "cancel_requests",
+    "cancel_selected",
+    "check_selection",
     "claim",
     "complete",
     "count_records",
@@ -70,7 +73,9 @@ __all__ = [
     "reap_workers",
     "resume_queue",
     "retry",
+    "retry_selected",
     "revive",
+    "selected_ids",
     "store_result",
     "store_task",
     "table_names",
