@@ -18,6 +18,7 @@ PROOFS: dict[str, str] = {
     "model": "proofs.model",
     "orders": "proofs.orders",
     "simulation": "proofs.simulation",
+    "soak": "proofs.soak",
     "transactional": "proofs.transactional",
 }
 """By name, the module whose ``main(arguments)`` runs the proof and returns the exit code."""

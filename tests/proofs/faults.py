@@ -17,6 +17,8 @@ from typing import TypeAlias
 
 from sqlalchemy import create_engine
 
+from sitq.worker import DEFAULT_CONCURRENCY
+
 from . import clocks, tasks, witness
 from .bench import Bench
 from .evidence import Event
@@ -37,6 +39,18 @@ def kill_at(point: str, bench: Bench) -> None:
     bench.enqueuer.enqueue_some(TASKS)
     bench.start()
     bench.bury(victim)
+
+
+def kill_amid_many(bench: Bench) -> None:
+    """A worker with default settings is killed in the middle of 200 tasks of 50 ms, and another is there."""
+    other, victim = (bench.start(concurrency=DEFAULT_CONCURRENCY) for _ in range(2))
+    other.send_signal(signal.SIGSTOP)  # so that the victim has all of them
+    for _ in range(200):
+        bench.enqueuer.enqueue(tasks.work, 0.05)
+    bench.until_seen("ended", 60)
+    bench.fault()
+    bench.kill(victim)
+    other.send_signal(signal.SIGCONT)
 
 
 def kill_elsewhere(bench: Bench) -> None:
@@ -224,6 +238,7 @@ def restart_the_database(bench: Bench) -> None:
 
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     **{f"SIGKILL {point}": (partial(kill_at, point), ANY) for point in witness.POINTS},
+    "SIGKILL amid 200 tasks of 50 ms": (kill_amid_many, ANY),
     "SIGKILL on another machine": (kill_elsewhere, ANY),
     "SIGKILL of an enqueuer": (kill_an_enqueuer, ANY),
     "SIGSTOP while tasks run": (stop_and_continue, ANY),
