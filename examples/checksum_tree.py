@@ -88,7 +88,7 @@ class Walk:
         self.folder = folder
         self.skipped: Counter[str] = Counter()
         self.problems: list[Problem] = []
-        self._own = {database + suffix for suffix in ("", "-wal", "-shm", "-journal", "-workers")}
+        self._own = {database + suffix for suffix in ("", "-wal", "-shm", "-journal", "-workers", "-listeners")}
 
     def files(self) -> Iterator[File]:
         """Give every regular file but those of the queue itself."""

@@ -29,7 +29,7 @@ from .options import DEFAULT_QUEUE
 from .processes import WorkerProcesses, WorkerSpec
 from .schema import HEAD
 from .stats import Stats, TaskCounts
-from .worker import DEFAULT_CONCURRENCY, DEFAULT_POLL_INTERVAL, DEFAULT_SHUTDOWN_TIMEOUT
+from .worker import DEFAULT_CONCURRENCY, DEFAULT_SHUTDOWN_TIMEOUT
 
 app = typer.Typer(
     help="A task queue that lives in the database your app already has.",
@@ -70,8 +70,8 @@ def worker(
         Path, typer.Option(exists=True, file_okay=False, help="Where the modules of the tasks are imported from.")
     ] = Path(),
     poll_interval: Annotated[
-        float, typer.Option(help="Seconds between looks for tasks of other processes.")
-    ] = DEFAULT_POLL_INTERVAL,
+        float | None, typer.Option(help="Seconds between looks for tasks of which there is no news; 0.2 or 0.5.")
+    ] = None,
     lease: Annotated[
         float, typer.Option(help="Seconds after which the tasks of a worker that died elsewhere run again.")
     ] = DEFAULT_LEASE,

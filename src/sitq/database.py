@@ -75,8 +75,10 @@ class Database:
         self._clock = Clock()
         self._engines = Engines(self.dialect)
         self._writer = Writer(WriteConnection(self))
+        self.wakeups.hears = False
         self._listener = self.dialect.listener(self._engines, self.wakeups)
         self.wakeups.on_subscribe = None if self._listener is None else self._listener.start
+        self.wakeups.on_notify = None if self._listener is None else self._listener.tell
 
     @property
     def engine(self) -> Engine:

@@ -19,9 +19,10 @@ from .exceptions import InvalidArgumentError, TaskCancelledError, TaskFailedErro
 from .models import Result, ResultMixin, TaskStatus
 from .options import check_seconds
 from .serialization import Serializer
-from .wakeups import RESULTS, Subscription
+from .wakeups import RESULTS, Subscription, Wakeups
 
 POLL = 0.1  # seconds between looks for what other processes have ended
+POLL_IF_HEARING = 0.5  # seconds, where they tell
 DEAR = 0.01  # seconds; after a look that took longer, as long again is left to others
 
 CANCELLED = f"{TaskCancelledError.__module__}.{TaskCancelledError.__qualname__}"
@@ -99,11 +100,17 @@ def endings(backend: BaseBackend, pending: dict[str, None], timeout: float | Non
         while pending:
             began = time.monotonic()
             yield from take_ended(pending, backend.get_statuses(tuple(pending)))
-            left = POLL if deadline is None else min(POLL, deadline - time.monotonic())
+            poll = patience(backend.wakeups)
+            left = poll if deadline is None else min(poll, deadline - time.monotonic())
             if left <= 0:
                 return
             time.sleep(_rest_after(began, left))
             news.wait(left)
+
+
+def patience(wakeups: Wakeups) -> float:
+    """How long to wait for news before the next look, in seconds."""
+    return max(POLL, POLL_IF_HEARING) if wakeups.hears else POLL
 
 
 def _rest_after(began: float, limit: float = POLL) -> float:
@@ -214,7 +221,7 @@ class _LoopWatch:
                 began = time.monotonic()
                 await self._look(tuple(self._waiters))
                 await asyncio.sleep(_rest_after(began))
-                await self._news.await_wake(POLL)
+                await self._news.await_wake(patience(self._backend.wakeups))
 
     async def _look(self, waiters: tuple[_Waiter, ...]) -> None:
         asked = dict.fromkeys(task_id for waiter in waiters for task_id in waiter.pending)

@@ -22,11 +22,18 @@ SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Between attempts to listen again, in seconds; doubled each time."""
 
 
+class CannotListen(Exception):  # noqa: N818  # it is no error, since polling goes on
+    """There is no way to listen here, and it is of no use to try again."""
+
+
 class Ear(Protocol):
     """One connection over which news comes. Its methods raise whatever the driver raises."""
 
-    def wait(self, timeout: float) -> Collection[str]:
-        """Block until news comes, at most ``timeout`` seconds; return the topics."""
+    def wait(self, timeout: float) -> Collection[str] | None:
+        """Block until news comes, at most ``timeout`` seconds; return the topics, or ``None`` for every one."""
+
+    def rouse(self) -> None:
+        """Let a wait end that is under way, if it can be; called in another thread, and raises nothing."""
 
     def close(self) -> None:
         """Give the connection back. Called after an error too, and raises nothing."""
@@ -36,22 +43,28 @@ class Listener:
     """The thread: it hears while it is wanted, and listens anew when the connection drops.
 
     Args:
-        listen: opens a connection that listens.
+        listen: opens a connection that listens; raises ``CannotListen`` if nobody ever can here.
         wakeups: who is to be woken.
+        tell: tells other processes of topics, of all if there are none; ``None`` where the commit does.
     """
 
-    def __init__(self, listen: Callable[[], Ear], wakeups: Wakeups) -> None:
+    def __init__(
+        self, listen: Callable[[], Ear], wakeups: Wakeups, tell: Callable[[Collection[str]], None] | None = None
+    ) -> None:
+        self.tell = tell
         self._listen = listen
         self._wakeups = wakeups
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
         self._failures = 0
+        self._ear: Ear | None = None
+        self._is_deaf = False
 
     def start(self) -> None:
         """Listen, unless it does already. Returns at once."""
         with self._lock:
-            if self._thread is None:
+            if self._thread is None and not self._is_deaf:
                 self._stopped.clear()
                 self._thread = threading.Thread(target=self._run, name="sitq-listener", daemon=True)
                 self._thread.start()
@@ -60,6 +73,8 @@ class Listener:
         """End the thread."""
         thread = self._thread
         self._stopped.set()
+        if (ear := self._ear) is not None:
+            ear.rouse()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
@@ -67,25 +82,37 @@ class Listener:
         while self._wanted():
             try:
                 self._hear()
+            except CannotListen as exc:
+                self._is_deaf = True
+                logger.debug(
+                    "cannot hear of other processes, polling: %s", exc, extra={"event": "listening_impossible"}
+                )
             except Exception as exc:  # whatever it is, polling goes on and so do we
                 self._pause(exc)
 
     def _wanted(self) -> bool:
         """Whether to go on; if not, the next ``start`` makes another thread."""
         with self._lock:
-            if self._stopped.is_set() or self._wakeups.idle_for() > LINGER:
+            if self._ends or self._is_deaf:
                 self._thread = None
                 return False
         return True
 
+    @property
+    def _ends(self) -> bool:
+        return self._stopped.is_set() or self._wakeups.idle_for() > LINGER
+
     def _hear(self) -> None:
-        ear = self._listen()
+        self._ear = ear = self._listen()
         try:
             self._failures = 0
-            self._wakeups.notify_all()  # of what happened while nobody listened
-            while not (self._stopped.is_set() or self._wakeups.idle_for() > LINGER):
-                self._wakeups.notify(ear.wait(PATIENCE))
+            self._wakeups.hears = True
+            self._wakeups.wake_all()  # of what happened while nobody listened
+            while not self._ends:
+                self._wakeups.wake(ear.wait(PATIENCE))
         finally:
+            self._wakeups.hears = False
+            self._ear = None
             ear.close()
 
     def _pause(self, exc: Exception) -> None:

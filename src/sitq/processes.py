@@ -42,7 +42,7 @@ class WorkerSpec:
     database: str
     queues: Sequence[str]
     concurrency: int
-    poll_interval: float
+    poll_interval: float | None
     lease: float
     shutdown_timeout: float
     app_dir: str

@@ -31,6 +31,9 @@ from .wakeups import queue_topic
 
 logger = logging.getLogger("sitq.worker")
 
+POLL, POLL_IF_HEARING = 0.2, 0.5
+"""Seconds between looks for tasks unless told otherwise; the latter where the worker hears of other processes."""
+
 ROUND_POLICY = RetryPolicy(delay=0.05, max_delay=2.0)
 """How long to wait before a round that failed is tried again."""
 
@@ -51,7 +54,7 @@ class Settings:
     queues: tuple[str, ...]
     concurrency: int
     processes: int
-    poll_interval: float
+    poll_interval: float | None
     lease: float
     serializer: Serializer
     transaction_warning: float
@@ -196,7 +199,11 @@ class Rounds:
         if came_back_short and (self._alarm is None or self._alarm.done()):
             self._alarm = self._loop.create_task(self._set_alarm())
         polling = self._execution.free_slots > 0 and not self._stopping
-        await self._wakeup.await_wake(self._settings.poll_interval if polling else None)
+        await self._wakeup.await_wake(self._poll_interval if polling else None)
+
+    @property
+    def _poll_interval(self) -> float:
+        return self._settings.poll_interval or (POLL_IF_HEARING if self._backend.wakeups.hears else POLL)
 
     async def _set_alarm(self) -> None:
         """Wake the worker when the next task becomes due, if that is before it polls."""
@@ -210,7 +217,7 @@ class Rounds:
         wait = (due - self._backend.now()).total_seconds()
         if wait <= 0:
             self._last_due = due  # once is enough: the queue may have been paused since
-        if wait < self._settings.poll_interval:
+        if wait < self._poll_interval:
             self._alarm_timer.cancel()
             self._alarm_timer = self._loop.call_later(max(wait, 0.0), self._wakeup.wake)
 

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
 
 RESULTS = "results"
@@ -76,11 +76,15 @@ class Wakeups:
     """The topics of one backend in one process.
 
     ``on_subscribe``, if set, is called after each subscription: a backend may then begin to hear of other
-    processes, for as long as somebody waits.
+    processes, for as long as somebody waits. ``on_notify``, if set, is called with the topics of each news of
+    this process, none for all of them, so that others hear of it. ``hears`` says whether news of other
+    processes comes here just now, so that polling is but a safety net.
     """
 
     def __init__(self) -> None:
         self.on_subscribe: Callable[[], None] | None = None
+        self.on_notify: Callable[[Collection[str]], None] | None = None
+        self.hears = False
         self._lock = threading.Lock()
         self._subscriptions: defaultdict[str, set[Subscription]] = defaultdict(set)
         self._deserted_at = time.monotonic()
@@ -98,18 +102,33 @@ class Wakeups:
         """Wait for these topics on the running event loop, with ``await_wake``; use as a context manager."""
         return self._add(tuple(topics), asyncio.get_running_loop())
 
-    def notify(self, topics: Iterable[str]) -> None:
-        """Wake every waiter of these topics; callable from any thread."""
+    def notify(self, topics: Collection[str]) -> None:
+        """Tell of news that this process has committed, here and elsewhere; callable from any thread."""
+        self.wake(topics)
+        if self.on_notify is not None and topics:
+            self.on_notify(topics)
+
+    def notify_all(self) -> None:
+        """Tell everybody, here and elsewhere, to look."""
+        self.wake_all()
+        if self.on_notify is not None:
+            self.on_notify(())
+
+    def wake(self, topics: Collection[str] | None) -> None:
+        """Wake every waiter of these topics in this process, or all of them; callable from any thread."""
+        if topics is None:
+            self.wake_all()
+            return
         with self._lock:
             waiters = {waiter for topic in topics for waiter in self._subscriptions.get(topic, ())}
         for waiter in waiters:
             waiter.wake()
 
-    def notify_all(self) -> None:
-        """Wake every waiter, since news may have been missed."""
+    def wake_all(self) -> None:
+        """Wake every waiter in this process, since news may have been missed."""
         with self._lock:
             topics = list(self._subscriptions)
-        self.notify(topics)
+        self.wake(topics)
 
     def drop(self, subscription: Subscription, topics: Iterable[str]) -> None:
         """Forget a subscription."""

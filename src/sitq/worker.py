@@ -26,7 +26,6 @@ from .transactional import DEFAULT_TRANSACTION_WARNING
 logger = logging.getLogger("sitq.worker")
 
 DEFAULT_CONCURRENCY = 10
-DEFAULT_POLL_INTERVAL = 0.2
 DEFAULT_SHUTDOWN_TIMEOUT = 30.0
 LAST_GRACE = 15.0
 """Seconds that a worker has to give back what it runs, before ``stop`` leaves it behind."""
@@ -43,7 +42,8 @@ class Worker:
         queues: names of the queues; tasks of an earlier one go first.
         concurrency: how many tasks run at once.
         processes: how many of those with ``executor="process"`` run at once; one for each processor unless given.
-        poll_interval: seconds between looks for tasks of which this process has no news.
+        poll_interval: seconds between looks for tasks of which this process has no news. Unless given, 0.2, and
+            0.5 where it hears of what other processes enqueue, so that only tasks inserted by hand wait for it.
         lease: for how long a claim outlives a worker that has died, in seconds. A live worker extends its
             claims, however long its tasks take.
         retention: for how long ended tasks are kept, in seconds or as a ``timedelta``; for good unless given.
@@ -64,7 +64,7 @@ class Worker:
         queues: Iterable[str] = (DEFAULT_QUEUE,),
         concurrency: int = DEFAULT_CONCURRENCY,
         processes: int | None = None,
-        poll_interval: float | timedelta = DEFAULT_POLL_INTERVAL,
+        poll_interval: float | timedelta | None = None,
         lease: float | timedelta = DEFAULT_LEASE,
         retention: float | timedelta | None = None,
         shutdown_timeout: float | timedelta = DEFAULT_SHUTDOWN_TIMEOUT,
@@ -78,7 +78,7 @@ class Worker:
             queues=check_names("queues", queues),
             concurrency=check_int("concurrency", concurrency, at_least=1, at_most=MOST_SLOTS),
             processes=check_int("processes", default_processes() if processes is None else processes, at_least=1),
-            poll_interval=check_seconds("poll_interval", poll_interval, at_least=SHORTEST_INTERVAL),
+            poll_interval=check_poll_interval(poll_interval),
             lease=check_seconds("lease", lease, at_least=SHORTEST_INTERVAL),
             serializer=_check_serializer(serializer),
             transaction_warning=check_seconds("transaction_warning", transaction_warning, at_least=SHORTEST_INTERVAL),
@@ -185,6 +185,13 @@ def _check_serializer(serializer: Serializer | None) -> Serializer:
     if serializer is None:
         return CloudpickleSerializer()
     return check_verbs("serializer", serializer, ("load_call", "dump_result"), "a Serializer")
+
+
+def check_poll_interval(poll_interval: float | timedelta | None) -> float | None:
+    """Return seconds, or ``None`` for the default."""
+    if poll_interval is None:
+        return None
+    return check_seconds("poll_interval", poll_interval, at_least=SHORTEST_INTERVAL)
 
 
 def default_processes() -> int:

@@ -67,6 +67,9 @@ class PostgreSQLEar:
             self._engines.call(self._connection.exec_driver_sql, "SELECT 1")
         return {news.topic for news in heard if not self._own.sent(news)}
 
+    def rouse(self) -> None:
+        """Let the wait take its time."""
+
     def close(self) -> None:
         """Close the connection."""
         with contextlib.suppress(Exception):  # it may be dead already

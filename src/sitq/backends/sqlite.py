@@ -19,13 +19,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from ..access import NO_CONTROL, Role, check_access
 from ..database import Database
 from ..dialect import Dialect, Progress
+from ..engines import Engines
 from ..exceptions import BackendError, ConfigurationError
 from ..health import CheckReport
+from ..listening import Listener
 from ..models import Models
 from ..options import Seconds, check_bool, check_choice, check_int, check_seconds
 from ..presence import Presence, file_presence
 from ..query_log import log_queries as log_queries_of
 from ..secret import Secret, concealed
+from ..wakeups import Wakeups
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
 from .guarding import guarded
 from .sql import SQLAlchemyBackend
@@ -42,6 +45,7 @@ from .sqlite_connections import (
 from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
+from .sqlite_listening import listener_beside
 from .sqlite_options import (
     MEMORY,
     SYNCHRONOUS,
@@ -246,6 +250,9 @@ class SQLiteDialect(Dialect):
         if self.options.in_memory or self.read_only:
             return Presence(worker_id)
         return file_presence(worker_id, Path(f"{self.options.path}-workers"))
+
+    def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
+        return None if self.options.in_memory or self.read_only else listener_beside(self.options.path, wakeups)
 
     def connect_to_write(self, engine: Engine) -> Connection:
         connection = engine.connect()

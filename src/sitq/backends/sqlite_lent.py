@@ -14,14 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ..access import check_access
 from ..dialect import Dialect
+from ..engines import Engines
 from ..exceptions import BackendError, ConfigurationError, DatabaseLockedError, NotAvailableError
+from ..listening import Listener
 from ..models import Models
 from ..sqlite import READS
+from ..wakeups import Wakeups
 from .addresses import leads_to
 from .sources import EngineSource, FromURL
 from .sqlite import SQLiteDialect
 from .sqlite_errors import translate
 from .sqlite_joining import explain_locks, file_of
+from .sqlite_listening import listener_beside
 from .sqlite_options import SQLiteOptions, check_database, new_memory_name
 
 POLL = 0.002
@@ -65,6 +69,10 @@ class LentSQLiteDialect(Dialect):
     def end_reading(self, connection: Connection) -> None:
         if isinstance(connection.engine.pool, StaticPool) and not (connection.closed or connection.invalidated):
             connection.begin()  # of which nobody hears; what returns in a transaction is not rolled back a second time
+
+    def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
+        file = file_of(self.source.url)
+        return None if file is None else listener_beside(file, wakeups)
 
     def connect_to_write(self, engine: Engine) -> Connection:
         connection = writing_engine(engine, self.source.connection_timeout).connect()
