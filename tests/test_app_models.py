@@ -27,10 +27,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, 
 
 import app_models
 import sitq
-from databases import KINDS, empty_database
-from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, SchemaError, declare_models
+from databases import KINDS, empty_database, engine_to_migrate
+from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, SchemaError, declare_models, schema
 from sitq.testing.records import new_row, request
 
+OWN = ("tasks", "results", "sitq_queues")
 INDEXES = {"claim", "due", "ended", "lease"}
 
 
@@ -251,3 +252,21 @@ def test_a_backup_of_an_apps_tables_is_restored(tmp_path: Path) -> None:
     with sitq.SQLiteBackend(tmp_path / "own.db") as own:
         sitq.copy(backend, own)
         assert own.list_all_tasks() == ids
+
+
+# What the documents say.
+
+
+def test_the_table_of_revisions_says_which_columns_each_brought(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "how-to" / "own-schema.md").read_text()
+    rows = re.findall(r"^\| (\d{4}) \|(.*)\|(.*)\|(.*)\|$", page, re.MULTILINE)
+    assert tuple(row[0] for row in rows) == schema.REVISIONS
+    said: list[list[str]] = [[], [], []]
+    engine = engine_to_migrate(URL.create("sqlite", database=str(tmp_path / "sitq.db")))
+    for revision, *cells in rows:
+        with engine.begin() as connection:
+            schema.upgrade(connection, revision)
+        for names, cell in zip(said, cells, strict=True):
+            names.extend(re.findall(r"`(\w+)`", cell))
+        tables = [inspect(engine).get_columns(name) if names else [] for name, names in zip(OWN, said, strict=True)]
+        assert [{column["name"] for column in columns} for columns in tables] == [set(names) for names in said]
