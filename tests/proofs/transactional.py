@@ -148,9 +148,9 @@ class Proof:
 
     def kill_in_the_middle(self, worker: subprocess.Popen[str]) -> None:
         """Kill it while some attempt has written rows; now and then a little later, perhaps in its commit."""
-        size = self.journal.stat().st_size
+        until = self.attempts() + self.random.randint(1, 5)
         deadline = time.monotonic() + PATIENCE
-        while self.journal.stat().st_size == size:
+        while self.attempts() < until:
             assert time.monotonic() < deadline, "no task began"
             assert worker.poll() is None, worker.communicate()[1]
             time.sleep(0.001)
@@ -158,6 +158,10 @@ class Proof:
             time.sleep(self.random.uniform(0, PAUSE * 2))
         worker.kill()
         worker.communicate()
+
+    def attempts(self) -> int:
+        """How many attempts have written rows so far."""
+        return self.journal.read_bytes().count(b"\n")
 
     def wait_for_the_rest(self) -> None:
         deadline = time.monotonic() + PATIENCE * 2
@@ -179,8 +183,7 @@ class Proof:
             for number, task_id in enumerate(self.ids)
             if self.queue.result(task_id, timeout=0) != number
         ]
-        attempts = len(self.journal.read_text().splitlines())
-        return Evidence(len(self.ids), attempts - len(tasks), wrong)
+        return Evidence(len(self.ids), self.attempts() - len(tasks), wrong)
 
 
 def prove(kind: str, kills: int, seed: int) -> Evidence:
