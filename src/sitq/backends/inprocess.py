@@ -18,7 +18,7 @@ from ..claims import DEFAULT_LEASE, Claim, ClaimRequest, IsolatedTasks, Outcome,
 from ..models import Result, Task, TaskStatus
 from ..wakeups import RESULTS, Wakeups, queue_topic
 from .outcomes import abandoned, after_outcome, claim_of, crash_of, failed_of_crashes, is_written, result_of
-from .waiting import WaitingTasks, is_claimable, is_future, is_waiting_in, matches, status_of
+from .waiting import LoneTasks, WaitingTasks, is_claimable, is_future, is_waiting_in, matches, status_of
 
 # How many known tasks one reap looks at again: enough to notice, few enough to stay cheap.
 LOOKED_AT_AGAIN = 1_000
@@ -56,7 +56,7 @@ class InProcessClaims:
         self._lock = threading.RLock()
         self._known: dict[str, None] = {}
         self._waiting = WaitingTasks()
-        self._alone = WaitingTasks()
+        self._alone = LoneTasks()
         self._leases: dict[str, _Lease] = {}
         self._paused: set[str] = set()
         self._holders: dict[str, str] = {}
@@ -119,7 +119,7 @@ class InProcessClaims:
             if request.isolated is IsolatedTasks.FIRST:
                 self._claim_isolated(request, now, claims)
             for queue in self._running(request.queues) if not claims else ():
-                self._claim_from(self._waiting, queue, request, request.limit, now, claims)
+                self._claim_from(queue, request, now, claims)
             if request.isolated is IsolatedTasks.LAST and not claims:
                 self._claim_isolated(request, now, claims)
         return claims
@@ -162,7 +162,7 @@ class InProcessClaims:
     def isolated_waiting(self, queues: Sequence[str]) -> bool:
         """Say whether a task of these queues waits to run alone."""
         with self._lock:
-            return any(self._alone.has_due(queue, self._backend.now()) for queue in self._running(queues))
+            return self._alone.has_due(self._running(queues), self._backend.now())
 
     def next_due_at(self, queues: Sequence[str]) -> datetime | None:
         """Return the earliest time for which a task of these queues waits."""
@@ -209,11 +209,11 @@ class InProcessClaims:
             until = task.lease_until or self._backend.now() + timedelta(seconds=DEFAULT_LEASE)
             self._leases[task_id] = _Lease(Token(task_id, task.worker_id or "", task.claim_count), until)
 
-    def _lane_of(self, task: Task) -> WaitingTasks:
+    def _lane_of(self, task: Task) -> WaitingTasks | LoneTasks:
         """Where a task waits: one that is to run alone apart from the others."""
         return self._alone if task.isolated and task.scheduled else self._waiting
 
-    def _drop(self, task_id: str, *, but_from: WaitingTasks | None = None) -> None:
+    def _drop(self, task_id: str, *, but_from: WaitingTasks | LoneTasks | None = None) -> None:
         for lane in (self._waiting, self._alone):
             if lane is not but_from:
                 lane.drop(task_id)
@@ -256,20 +256,24 @@ class InProcessClaims:
         return crashed
 
     def _claim_isolated(self, request: ClaimRequest, now: datetime, claims: list[Claim]) -> None:
-        for queue in self._running(request.queues):
-            self._claim_from(self._alone, queue, request, 1, now, claims)
+        queues = self._running(request.queues)
+        while not claims and (task_id := self._alone.pop_due(queues, now)) is not None:
+            self._claim_one(task_id, queues, request, now, claims, alone=True)
 
-    def _claim_from(
-        self, lane: WaitingTasks, queue: str, request: ClaimRequest, limit: int, now: datetime, claims: list[Claim]
+    def _claim_from(self, queue: str, request: ClaimRequest, now: datetime, claims: list[Claim]) -> None:
+        while len(claims) < request.limit and (task_id := self._waiting.pop_due(queue, now)) is not None:
+            self._claim_one(task_id, [queue], request, now, claims, alone=False)
+
+    def _claim_one(
+        self, task_id: str, queues: list[str], request: ClaimRequest, now: datetime, claims: list[Claim], *, alone: bool
     ) -> None:
-        while len(claims) < limit and (task_id := lane.pop_due(queue, now)) is not None:
-            task = self._backend.get_task(task_id)  # if the storage fails here, reaping finds the task again
-            if task is None or not is_claimable(task, queue, now):
-                self._file(task_id)
-            elif (why := why_unwanted(task.cancel_requested, task.expires_at, now)) is not None:
-                self._end_unwanted(task, why, now)
-            else:
-                claims.append(self._lease(task, request, now, alone=lane is self._alone))
+        task = self._backend.get_task(task_id)  # if the storage fails here, reaping finds the task again
+        if task is None or not is_claimable(task, queues, now):
+            self._file(task_id)
+        elif (why := why_unwanted(task.cancel_requested, task.expires_at, now)) is not None:
+            self._end_unwanted(task, why, now)
+        else:
+            claims.append(self._lease(task, request, now, alone=alone))
 
     def _lease(self, task: Task, request: ClaimRequest, now: datetime, *, alone: bool) -> Claim:
         until = now + timedelta(seconds=request.lease)

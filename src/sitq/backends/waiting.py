@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
@@ -55,11 +55,6 @@ class WaitingTasks:
                 return task_id
         return None
 
-    def has_due(self, queue: str, now: datetime) -> bool:
-        """Say whether ``pop_due`` would give an id."""
-        self._let_due(queue, now)
-        return any(self._places.get(task_id) is not None for _, task_id in self._due[queue])
-
     def peek_future(self, queue: str) -> tuple[datetime, str] | None:
         """Return the time and id of the task that is due next, or ``None``; it stays in."""
         future = self._future[queue]
@@ -77,6 +72,38 @@ class WaitingTasks:
         return place is not None and (place.queue, place.due_at) == (queue, due_at)
 
 
+class LoneTasks:
+    """Tasks that must run alone: first the one that has waited longest, whatever its queue and priority."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, tuple[str, datetime]] = {}
+
+    def add(self, task: Task, now: datetime) -> None:
+        """Let the task wait; it leaves the place it had."""
+        self._places[task.id] = (task.queue, task.due_at or now)
+
+    def drop(self, task_id: str) -> None:
+        """Forget a task; one that does not wait is no error."""
+        self._places.pop(task_id, None)
+
+    def pop_due(self, queues: Collection[str], now: datetime) -> str | None:
+        """Take out the id that is first to be claimed, or return ``None``."""
+        due = self._due_in(queues, now)
+        if not due:
+            return None
+        _, task_id = min(due)
+        del self._places[task_id]
+        return task_id
+
+    def has_due(self, queues: Collection[str], now: datetime) -> bool:
+        """Say whether ``pop_due`` would give an id."""
+        return bool(self._due_in(queues, now))
+
+    def _due_in(self, queues: Collection[str], now: datetime) -> list[tuple[datetime, str]]:
+        places = self._places.items()
+        return [(due_at, task_id) for task_id, (queue, due_at) in places if queue in queues and due_at <= now]
+
+
 def status_of(task: Task) -> TaskStatus:
     """The task's status; a task that was stored without one is queued."""
     return TaskStatus.read(task.status)
@@ -92,9 +119,9 @@ def is_waiting_in(task: Task, queue: str) -> bool:
     return status_of(task) is TaskStatus.QUEUED and task.queue == queue
 
 
-def is_claimable(task: Task, queue: str, now: datetime) -> bool:
-    """Whether a worker of this queue may have the task now."""
-    return is_waiting_in(task, queue) and not is_future(task.due_at, now)
+def is_claimable(task: Task, queues: Collection[str], now: datetime) -> bool:
+    """Whether a worker of these queues may have the task now."""
+    return any(is_waiting_in(task, queue) for queue in queues) and not is_future(task.due_at, now)
 
 
 def matches(task: Task, wanted: Mapping[str, str | None]) -> bool:

@@ -79,12 +79,17 @@ def sweep(session: Door, models: StoreModels, queue: str, now: datetime) -> None
 
 def claim_isolated(session: Door, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
     """Lease the task that has waited longest of those that must run alone, if there is one."""
-    found = session.execute(isolated_tasks(models), {"in_queues": list(request.queues), "now": now}).all()
-    rows = only_wanted(session, models, found, now)
-    if rows:
-        values = lease_values(request, now) | {"alone": True}
-        session.execute(lease_statement(models), {"ids": [row.id for row in rows], **values})
-    return [to_claim(row, request.worker_id, row.claim_count + 1)._replace(isolated=True) for row in rows]
+    asked = {"in_queues": list(request.queues), "now": now}
+    for _ in range(SWEEPS):
+        found = session.execute(isolated_tasks(models), asked).all()
+        rows = only_wanted(session, models, found, now)
+        if rows:
+            values = lease_values(request, now) | {"alone": True}
+            session.execute(lease_statement(models), {"ids": [row.id for row in rows], **values})
+            return [to_claim(row, request.worker_id, row.claim_count + 1)._replace(isolated=True) for row in rows]
+        if not found:
+            break
+    return []
 
 
 def isolated_waiting(session: Door, models: Models, queues: Sequence[str], now: datetime) -> bool:

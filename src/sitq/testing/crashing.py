@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 from ..claims import Claim, IsolatedTasks
 from ..models import TaskStatus
 from ..wakeups import RESULTS, queue_topic
+from .clock import MovableClock
 from .doors import ContractCase, Door
 from .finishing import claimed
 from .records import LONG, completed, new_row, request, retried
@@ -62,6 +64,27 @@ class CrashingContract(ContractCase):
         [alone_too] = door.claim(request(isolated=IsolatedTasks.LAST))
         assert {alone.id, alone_too.id} == {first.id, second.id}
         assert door.claim(request(isolated=IsolatedTasks.FIRST)) == []
+
+    def test_they_are_given_in_the_order_in_which_they_were_put_back(self, door: Door) -> None:
+        clock = MovableClock()
+        door.backend.use_clock(clock)
+        door.enqueue([new_row(queue="a", priority=1), new_row(queue="b"), new_row(queue="b", priority=2)])
+        latest, *together = [door.claim(request(f"dead-{queue}", queues=[queue])) for queue in "ab"]
+        crash(door, together[0])
+        clock.move(1.0)
+        crash(door, latest)
+        given = [claim.id for _ in range(3) for claim in door.claim(request(queues=["a", "b"]))]
+        assert (sorted(given[:2]), given[2:]) == (sorted(ids(together[0])), ids(latest))
+
+    def test_one_that_is_not_to_run_any_more_ends_and_the_next_is_given(self, door: Door) -> None:
+        door.enqueue([new_row(expires_at=door.backend.now() + timedelta(hours=1)), new_row()])
+        clock = MovableClock()
+        door.backend.use_clock(clock)
+        expired, other = door.claim(request("dead"))
+        crash(door, [expired, other])
+        clock.move(timedelta(hours=2))
+        assert ids(door.claim(request())) == [other.id]
+        assert door.get_task(expired.id).status == TaskStatus.CANCELLED
 
     def test_without_such_tasks_first_gives_the_others(self, door: Door) -> None:
         others = door.enqueue([new_row(), new_row()])
