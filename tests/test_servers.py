@@ -17,7 +17,7 @@ from sqlalchemy import URL, NullPool, create_engine, text
 
 import sitq
 from databases import empty_database
-from sitq.claims import ClaimRequest
+from sitq.claims import Claim, ClaimRequest, Outcome
 from sitq.ids import new_id
 from sitq.wakeups import RESULTS, queue_topic
 
@@ -393,6 +393,29 @@ def test_news_is_sent_once_a_transaction_and_queue_and_not_of_future_tasks(postg
             backend.enqueue([row(due_at=datetime.now(UTC) + timedelta(hours=1))])
             backend.enqueue([row(due_at=datetime.now(UTC) + timedelta(hours=1)) for _ in range(3)])
         assert sorted(sent) == ["queue:default", "queue:default", "queue:emails"]
+
+
+def test_many_rows_are_copied_in_and_written_in_one_statement_each(
+    postgresql: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sitq.PostgreSQLBackend(postgresql, log_queries=True) as backend, caplog.at_level("INFO", "sitq.sql"):
+        ids = backend.enqueue([row(args=b"an argument") for _ in range(30)])
+        claims = backend.claim(ClaimRequest("worker", ["default"], 30, 30.0))
+        caplog.clear()
+        assert backend.finish([completion(claim) for claim in claims]) == [True] * 30
+        finishing = [record.getMessage() for record in caplog.records]
+        more = backend.enqueue([row(args=b"an argument") for _ in range(30)])
+        assert {task.id for task in backend.list_tasks()} == {*ids, *more}
+    assert sum("UPDATE tasks" in statement for statement in finishing) == 1
+    assert sum("INSERT INTO results" in statement for statement in finishing) == 1
+    copied = [record.getMessage() for record in caplog.records if record.getMessage().startswith("COPY tasks")]
+    assert len(copied) == 1
+    assert "30 rows]" in copied[0]
+    assert "an argument" not in caplog.text
+
+
+def completion(claim: Claim) -> Outcome:
+    return Outcome(token=claim.token, status=sitq.TaskStatus.COMPLETED, at=datetime.now(UTC), value=b"value")
 
 
 def test_notify_can_be_switched_off(postgresql: URL) -> None:

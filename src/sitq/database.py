@@ -60,6 +60,7 @@ class Database:
             insert_if_free=dialect.insert_if_free,
             insert_or_replace=dialect.insert_or_replace,
             bulk_insert=dialect.bulk_insert,
+            rows_as_table=dialect.rows_as_table,
         )
         self.target = target
         self.wakeups = Wakeups()

@@ -16,7 +16,7 @@ from .engines import Engines
 from .exceptions import BackendError, NotAvailableError
 from .health import CheckReport
 from .listening import Listener
-from .models import BulkInsert, Models
+from .models import BulkInsert, Models, RowsAsTable
 from .presence import Presence
 from .secret import Secret
 from .wakeups import Wakeups
@@ -60,6 +60,9 @@ class Dialect(ABC):
 
     bulk_insert: BulkInsert | None = None
     """Inserts many rows faster than an INSERT does."""
+
+    rows_as_table: RowsAsTable | None = None
+    """Lets one statement change many rows, each in its own way; ``None`` where as many statements are as fast."""
 
     @staticmethod
     @abstractmethod

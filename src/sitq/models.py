@@ -7,7 +7,7 @@ the end are sitq's. The documented columns stand first, as revision ``0001`` mak
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, cast
@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     ForeignKeyConstraint,
+    FromClause,
     Index,
     Insert,
     Integer,
@@ -28,6 +29,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+from sqlalchemy.types import TypeEngine
 
 from .columns import Key, LongText, Moment, Payload, Real, Word, sql_false, utc_now
 from .exceptions import BackendError, InvalidArgumentError
@@ -254,6 +256,9 @@ TaskSelect: TypeAlias = Select[Any]
 BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]
 """Inserts rows, given the table and the names of the columns; says ``False`` if it cannot over this driver."""
 
+RowsAsTable: TypeAlias = Callable[[Mapping[str, TypeEngine[Any]]], FromClause]
+"""Makes a table of these columns out of parameters of the same names, each of them a list with a value for each row."""
+
 
 @dataclass(frozen=True)
 class StoreModels(Models):
@@ -267,6 +272,7 @@ class StoreModels(Models):
         insert_if_free: makes the INSERT that does nothing where it would meet a unique index.
         insert_or_replace: makes the INSERT that overwrites the row with the same key, the column that is named.
         bulk_insert: see ``BulkInsert``; ``None`` where an INSERT with many rows is as fast.
+        rows_as_table: see ``RowsAsTable``; ``None`` where a statement for each row is as fast.
     """
 
     news: Callable[[ColumnElement[str]], ColumnElement[Any]] | None = None
@@ -275,3 +281,4 @@ class StoreModels(Models):
     insert_if_free: Callable[[TableClause], Insert] | None = None
     insert_or_replace: Callable[[TableClause, str], Insert] | None = None
     bulk_insert: BulkInsert | None = None
+    rows_as_table: RowsAsTable | None = None

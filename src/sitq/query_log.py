@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine.cursor import FullyBufferedCursorFetchStrategy
 
 logger = logging.getLogger("sitq.sql")
@@ -55,8 +55,17 @@ def log_queries(engine: Engine) -> None:
 
 
 def _log(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
-    rows = _count_rows(cursor, context)
-    milliseconds = (time.perf_counter() - context.sitq_started) * 1000
+    _tell(statement, time.perf_counter() - context.sitq_started, _count_rows(cursor, context))
+
+
+def log_query(connection: Connection, statement: str, seconds: float, rows: int) -> None:
+    """Log what was sent past SQLAlchemy, if the statements of its engine are logged."""
+    if event.contains(connection.engine, "after_cursor_execute", _log):
+        _tell(statement, seconds, rows)
+
+
+def _tell(statement: str, seconds: float, rows: int) -> None:
+    milliseconds = seconds * 1000
     slow = milliseconds >= SLOW
     logger.info(
         "%s [%.1f ms, %s%s]",

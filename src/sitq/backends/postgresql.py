@@ -20,7 +20,7 @@ from ..options import check_bool
 from ..wakeups import Wakeups
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
-from .postgresql_bulk import copy_in
+from .postgresql_bulk import copy_in, unnest
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import ServerBackend, ServerDialect
@@ -90,6 +90,7 @@ class PostgreSQLDialect(ServerDialect):
         self._own = OwnVoice()
 
     bulk_insert = staticmethod(copy_in)
+    rows_as_table = staticmethod(unnest)
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:

@@ -14,9 +14,12 @@ from ..models import StoreModels, TaskMixin
 from ..wakeups import queue_topic
 from .announcing import announce
 from .compiled import execute_rows
-from .door import Door
-from .tables import bare_table
+from .door import Door, connection_of
+from .tables import bare_table, table_of
 from .unique import enqueue_unique
+
+MANY = 20
+"""From so many rows on a way to insert in bulk is the faster one."""
 
 
 def with_scheduled(rows: Sequence[TaskRow], now: datetime) -> list[TaskRow]:
@@ -47,7 +50,16 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
 def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert rows; those that have the same columns go together."""
     for keys, alike in groupby(rows, key=tuple):
-        execute_rows(session, insert_statement(models.task, keys), list(alike))
+        insert_alike(session, models, keys, list(alike))
+
+
+def insert_alike(session: Door, models: StoreModels, keys: tuple[str, ...], rows: Sequence[TaskRow]) -> None:
+    """Insert rows that have the same columns, the way that is fastest on this database."""
+    if models.bulk_insert is not None and len(rows) >= MANY:
+        connection, table = connection_of(session), table_of(models.task)
+        if models.bulk_insert(connection, table, keys, [tuple(row.values()) for row in rows]):
+            return
+    execute_rows(session, insert_statement(models.task, keys), rows)
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, Update, bindparam, select
@@ -13,14 +13,18 @@ from .compiled import execute_rows
 from .door import Door
 from .tables import ROWS_A_STATEMENT, RUNNING
 
+TOKEN_COLUMNS = {"token_id": "id", "token_worker": "worker_id", "token_claim": "claim_count"}
+"""The parameters of ``holds``, and the columns that they are compared with."""
 
-def holds(task: Table) -> ColumnElement[bool]:
+
+def holds(task: Table, given: Mapping[str, ColumnElement[Any]] | None = None) -> ColumnElement[bool]:
     """The task that a token of ``token_values`` is for, as long as its claim holds."""
+    token = given or {name: bindparam(name) for name in TOKEN_COLUMNS}
     return (
-        (task.c.id == bindparam("token_id"))
+        (task.c.id == token["token_id"])
         & (task.c.status == RUNNING)
-        & (task.c.worker_id == bindparam("token_worker"))
-        & (task.c.claim_count == bindparam("token_claim"))
+        & (task.c.worker_id == token["token_worker"])
+        & (task.c.claim_count == token["token_claim"])
     )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Delete, Insert, bindparam, delete, literal
+from sqlalchemy import Delete, Insert, bindparam, delete, literal, select
 
 from ..models import Models, StoreModels
 from ..wakeups import RESULTS
 from .announcing import announce
 from .compiled import execute_rows
 from .door import Door
-from .tables import bare_table, table_of
+from .tables import as_lists, bare_table, table_of
 
 RESULT_COLUMNS = ("task_id", "value", "is_error", "error_message", "completed_at", "error_type", "traceback")
 
@@ -23,8 +23,16 @@ def write_results(session: Door, models: StoreModels, rows: Sequence[Mapping[str
     if len(rows) == 1:
         execute_rows(session, telling_statement(models), rows)
     elif rows:
-        execute_rows(session, result_statement(models), rows)
+        write_many(session, models, rows)
         announce(session, models, (RESULTS,))
+
+
+def write_many(session: Door, models: StoreModels, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of results; of several for a task the last one counts."""
+    if models.rows_as_table is None:
+        execute_rows(session, result_statement(models), rows)
+    else:
+        session.execute(results_statement(models), as_lists([*{row["task_id"]: row for row in rows}.values()]))
 
 
 def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
@@ -37,6 +45,15 @@ def result_statement(models: StoreModels) -> Insert:
     """A result, in place of one that the task may have."""
     assert models.insert_or_replace is not None, "every dialect has one"
     return models.insert_or_replace(bare_table(models.result, RESULT_COLUMNS), "task_id")
+
+
+@lru_cache
+def results_statement(models: StoreModels) -> Insert:
+    """The results of many tasks, in one statement."""
+    assert models.rows_as_table is not None, "write_many has looked"
+    result = table_of(models.result)
+    given = models.rows_as_table({name: result.c[name].type for name in RESULT_COLUMNS})
+    return result_statement(models).from_select(RESULT_COLUMNS, select(*given.c))
 
 
 @lru_cache
