@@ -7,10 +7,11 @@ from logging.config import fileConfig
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sitq.backends.dialects import dialect_of
+from sitq.backends.sources import EngineOptions, take_schema
 from sitq.dialect import Dialect
 from sitq.engines import Engines
 from sitq.models import Base
@@ -20,13 +21,17 @@ config = context.config
 target_metadata = Base.metadata
 
 
-def database_url() -> str:
-    """The URL from ``-x url=``, else from ``SITQ_DATABASE_URL``, else from the ini file."""
-    given = context.get_x_argument(as_dictionary=True).get("url")
-    url = given or os.environ.get("SITQ_DATABASE_URL") or config.get_main_option("sqlalchemy.url")
+def database_url() -> tuple[URL, EngineOptions]:
+    """The URL from ``-x url=``, else from ``SITQ_DATABASE_URL``, else from the ini file; and the schema.
+
+    PostgreSQL's schema is named by ``-x schema=``, or by ``?schema=`` in the URL.
+    """
+    given = context.get_x_argument(as_dictionary=True)
+    options: EngineOptions = {"schema": given["schema"]} if "schema" in given else {}
+    url = given.get("url") or os.environ.get("SITQ_DATABASE_URL") or config.get_main_option("sqlalchemy.url")
     if not url:
         raise SystemExit("no database: give -x url=…, set SITQ_DATABASE_URL, or sqlalchemy.url in alembic.ini")
-    return url
+    return take_schema(make_url(url), options)
 
 
 def is_ours(name: str | None, type_: str, parent_names: Any) -> bool:
@@ -53,16 +58,21 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-def migrate_offline(url: str) -> None:
+def migrate_offline(url: URL, options: EngineOptions) -> None:
     configure(url=url, literal_binds=True, dialect_opts={"paramstyle": "named"})
+    schema = options.get("schema")
     with context.begin_transaction():
+        if schema is not None:
+            quoted = url.get_dialect()().identifier_preparer.quote_identifier(schema)
+            context.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted}")
+            context.execute(f"SET LOCAL search_path TO {quoted}")
         context.run_migrations()
 
 
-def migrate_online(url: str) -> None:
+def migrate_online(url: URL, options: EngineOptions) -> None:
     """Migrate over the driver that the URL names, while nobody else changes the schema."""
-    create = create_async_engine if make_url(url).get_dialect().is_async else create_engine
-    dialect = dialect_of(create(url, poolclass=NullPool))
+    create = create_async_engine if url.get_dialect().is_async else create_engine
+    dialect = dialect_of(create(url, poolclass=NullPool), **options)
     engines = Engines(dialect)
     try:
         engines.call(migrate_alone, dialect, engines.called_engine)
@@ -82,11 +92,11 @@ def run() -> None:
         return
     if config.config_file_name and config.file_config.has_section("loggers"):
         fileConfig(config.config_file_name, disable_existing_loggers=False)
-    url = database_url()
+    url, options = database_url()
     if context.is_offline_mode():
-        migrate_offline(url)
+        migrate_offline(url, options)
     else:
-        migrate_online(url)
+        migrate_online(url, options)
 
 
 run()

@@ -256,7 +256,7 @@ class Database:
 
     def _make_ready(self) -> None:
         engine = self._engines.called_engine
-        with self.dialect.engine_to_read(engine).connect() as connection:
+        with self.dialect.connect_to_look(engine) as connection:
             self.dialect.check_server(connection)
             self._read_clock(connection)
             to_alter = self._look_at_schema(connection)
@@ -281,7 +281,7 @@ class Database:
         """Raise ``SchemaError`` if the tables lack anything; see ``schema_check.check_fully``."""
 
         def look() -> None:
-            with self._engines.called_engine.connect() as connection:
+            with self.dialect.connect_to_look(self._engines.called_engine) as connection:
                 schema_check.check_fully(connection, self.models, target=self.target)
 
         with self.translated(), self._opening:

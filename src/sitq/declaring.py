@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ForeignKeyConstraint, MetaData, Table, inspect
@@ -12,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapper
 
 from .documented import kind
 from .exceptions import ConfigurationError
-from .models import OWN_MODELS, Models, QueueStateMixin, ResultMixin, TaskMixin, task_indexes
+from .models import NAMING_CONVENTION, OWN_MODELS, Models, QueueStateMixin, ResultMixin, TaskMixin, task_indexes
 from .options import refuse
 
 LONGEST_PREFIX = 30
@@ -79,6 +80,25 @@ def declared(name: str, table: str, mixin: type, base: type, *table_args: Any) -
 def refers_to(task: type[TaskMixin]) -> ForeignKeyConstraint:
     """The reference of a result to its task."""
     return ForeignKeyConstraint(["task_id"], [task.__table__.c.id])  # type: ignore[attr-defined]  # it is mapped
+
+
+def choose_models(models: object, schema: str | None) -> Models:
+    """Return the models given to a backend, else sitq's own in this schema."""
+    if models is None:
+        return OWN_MODELS if schema is None else own_models(schema)
+    if schema is not None:
+        raise ConfigurationError("schema and models are not allowed together: the metadata of an app names its schema")
+    return check_models(models)
+
+
+@cache
+def own_models(schema: str) -> Models:
+    """Sitq's own tables in a schema of PostgreSQL's."""
+    base = base_of(MetaData(schema=schema, naming_convention=NAMING_CONVENTION))
+    task = declared("Task", "tasks", TaskMixin, base)
+    result = declared("Result", "results", ResultMixin, base, refers_to(task))
+    queue_state = declared("QueueState", "sitq_queues", QueueStateMixin, base)
+    return Models(task, result, queue_state, app_owned=False)
 
 
 def check_models(models: object) -> Models:

@@ -105,6 +105,13 @@ class Dialect(ABC):
         task's row meanwhile. Raises ``NotAvailableError`` where there can be none.
         """
 
+    def connect_to_look(self, engine: Engine) -> Connection:
+        """Open a connection to look at sitq's own tables, whose names mean those of ``schema`` where there is one."""
+        return self.engine_to_read(engine).connect()
+
+    def enter_schema(self, connection: Connection) -> None:
+        """Let the names of sitq's own tables mean those of ``schema`` until the transaction ends, if there is one."""
+
     def connect_to_snapshot(self, engine: Engine) -> Connection:
         """Open a connection whose transaction sees what was there when it began to read."""
         return self.engine_to_read(engine).connect()

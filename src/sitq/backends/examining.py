@@ -92,5 +92,6 @@ class _Look(threading.Thread):
         self.findings |= self._database.dialect.examine(engine)
 
     def _ask(self, session: Session, models: StoreModels) -> None:
+        self._database.dialect.enter_schema(session.connection())
         self.findings["schema_revision"] = schema_check.revision_of(session.connection(), models)
         self.findings["oldest_due_at"] = store.oldest_due_at(session, models)

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from ..exceptions import ConfigurationError
 from .base import BaseBackend
-from .dialects import register
+from .dialects import register, require_schemas
 from .mariadb import MariaDBBackend
 from .postgresql import PostgreSQLBackend
 from .sources import check_url
@@ -35,6 +35,8 @@ def open_backend(target: str | os.PathLike[str] | URL, **options: Any) -> BaseBa
         NotAvailableError: the URL's driver is not installed.
     """
     backend, database = find_backend(target)
+    if backend is SQLiteBackend and "schema" in options:
+        require_schemas("sqlite", options["schema"])
     return backend(database, **options)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause, event, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause, event, func, inspect, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.schema import CreateSchema
 
 from ..engines import Engines
 from ..exceptions import BackendError, NotAvailableError
@@ -70,6 +72,7 @@ class PostgreSQLBackend(ServerBackend):
             target=source.target,
             auto_upgrade=auto_upgrade,
             models=models,
+            schema=source.schema,
         )
 
 
@@ -86,7 +89,9 @@ class PostgreSQLDialect(ServerDialect):
 
     def __init__(self, source: EngineSource, *, notify: bool = True) -> None:
         super().__init__(source)
-        self.news = send if notify else None
+        self.schema = source.schema
+        self._channel = CHANNEL if self.schema is None else f"{CHANNEL}_{self.schema}"
+        self.news = sender(self._channel) if notify else None
         self._own = OwnVoice()
 
     bulk_insert = staticmethod(copy_in)
@@ -126,13 +131,28 @@ class PostgreSQLDialect(ServerDialect):
     def lock_schema(self, engine: Engine) -> Iterator[Connection]:
         with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection, connection.begin():
             connection.execute(select(func.pg_advisory_xact_lock(SCHEMA_LOCK)))
+            if self.schema is not None and not inspect(connection).has_schema(self.schema):
+                connection.execute(CreateSchema(self.schema))
+            self.enter_schema(connection)
             yield connection
+
+    def connect_to_look(self, engine: Engine) -> Connection:
+        connection = super().connect_to_look(engine)
+        if self.schema is not None:  # it is entered for a transaction, which an app's engine may not begin by itself
+            connection = connection.execution_options(isolation_level="READ COMMITTED")
+            self.enter_schema(connection)
+        return connection
+
+    def enter_schema(self, connection: Connection) -> None:
+        if self.schema is not None:
+            path = connection.dialect.identifier_preparer.quote_identifier(self.schema)
+            connection.execute(select(func.set_config("search_path", path, True)))
 
     def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
         self._own = own = OwnVoice()
         if self.news is None or self.source.driver not in HEARING:
             return None
-        return Listener(lambda: PostgreSQLEar(engines, CHANNEL, own), wakeups)
+        return Listener(lambda: PostgreSQLEar(engines, self._channel, own), wakeups)
 
     def set_up_to_write(self, connection: Connection) -> None:
         super().set_up_to_write(connection)
@@ -154,10 +174,15 @@ def know_lost(context: ExceptionContext) -> OperationalError | None:
     return OperationalError(None, None, error, hide_parameters=True, connection_invalidated=True)
 
 
-def send(topic: ColumnElement[str]) -> ColumnElement[Any]:
-    """Notify the channel. The same topic again in one transaction is sent once."""
-    return func.pg_notify(CHANNEL, topic)
+@cache
+def sender(channel: str) -> Callable[[ColumnElement[str]], ColumnElement[Any]]:
+    """What notifies a channel of a topic. The same topic again in one transaction is sent once."""
+
+    def send(topic: ColumnElement[str]) -> ColumnElement[Any]:
+        return func.pg_notify(channel, topic)
+
+    return send
 
 
 for kind in PostgreSQLBackend.kinds:
-    register(kind, PostgreSQLDialect)
+    register(kind, PostgreSQLDialect, has_schemas=True)

@@ -82,7 +82,7 @@ def listen(engine: Engine, channel: str) -> tuple[Connection, Take]:
     try:
         connection.detach()
         take = HEARING[engine.dialect.driver, engine.dialect.is_async](connection.connection.dbapi_connection, channel)
-        connection.exec_driver_sql(f"LISTEN {channel}")
+        connection.exec_driver_sql(f"LISTEN {connection.dialect.identifier_preparer.quote_identifier(channel)}")
     except BaseException:
         close_detached(connection)
         raise

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypedDict
+from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, StaticPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..engines import shown_url
 from ..exceptions import ConfigurationError, NotAvailableError
-from ..options import Seconds, check_bool, check_seconds
+from ..options import Seconds, check_bool, check_name, check_seconds, refuse
 from ..query_log import log_queries as log_queries_of
 from .sqlite_options import check_pool
 
@@ -28,6 +29,7 @@ PREFERRED = {
 }
 EXTRAS = {"postgresql": "postgresql", "mariadb": "mariadb", "mysql": "mariadb"}
 
+LONGEST_SCHEMA = 55  # letters, so that the name of the channel that is heard ends within PostgreSQL's 63 bytes
 
 ConnectArgs: TypeAlias = Callable[[URL], dict[str, Any]]
 """Gives the keywords that the driver of a URL is to be called with."""
@@ -43,6 +45,8 @@ class EngineOptions(TypedDict, total=False):
         pool_recycle: seconds after which a connection is opened anew; never, unless given.
         connection_timeout: seconds to wait for the server to answer, and for somebody else's lock; 30 unless given.
         log_queries: log each statement, without parameters, to the logger ``sitq.sql``.
+        schema: PostgreSQL's schema that holds sitq's tables, made if it is missing; the connection's own unless given.
+            ``?schema=`` in a URL says the same.
     """
 
     connection_pool_size: int
@@ -51,6 +55,7 @@ class EngineOptions(TypedDict, total=False):
     pool_recycle: Seconds | None
     connection_timeout: Seconds
     log_queries: bool
+    schema: str | None
 
 
 class EngineSource(ABC):
@@ -58,6 +63,7 @@ class EngineSource(ABC):
 
     url: URL
     connection_timeout: float
+    schema: str | None
     borrowed: bool
     has_sync_driver: bool
     has_async_driver: bool
@@ -80,7 +86,8 @@ class EngineSource(ABC):
     @property
     def target(self) -> str:
         """The URL for messages."""
-        return shown_url(self.url)
+        shown = shown_url(self.url)
+        return shown if self.schema is None else f"{shown}{'&' if '?' in shown else '?'}schema={quote(self.schema)}"
 
     @property
     def lent(self) -> Engine | None:
@@ -108,6 +115,7 @@ class FromURL(EngineSource):
     def __init__(self, url: URL, options: CheckedOptions) -> None:
         self.url = url
         self.connection_timeout = options.connection_timeout
+        self.schema = options.schema
         self.options = options
         self._sync_url, self._async_url = urls_of_doors(url)
         self.has_sync_driver = self._sync_url is not None
@@ -155,6 +163,7 @@ class FromEngine(EngineSource):
         self._engine = engine
         self.url = engine.url
         self.connection_timeout = options.connection_timeout
+        self.schema = options.schema
 
     @property
     def lent(self) -> Engine:
@@ -179,6 +188,7 @@ class FromAsyncEngine(EngineSource):
         self._engine = engine
         self.url = engine.url
         self.connection_timeout = options.connection_timeout
+        self.schema = options.schema
 
     @property
     def lent(self) -> Engine:
@@ -204,17 +214,30 @@ class CheckedOptions:
     pool: dict[str, Any]
     connection_timeout: float
     log_queries: bool
+    schema: str | None
 
 
 def source_of(database: object, options: EngineOptions) -> EngineSource:
     """Return where the engines come from; raise ``ConfigurationError`` for what is no address, or a wrong option."""
+    if not isinstance(database, Engine | AsyncEngine):
+        database, options = take_schema(check_url(database), options)
     checked = check_options(**options)
     if isinstance(database, Engine | AsyncEngine):
-        engines_own = [option for option in options if option != "connection_timeout"]
+        engines_own = [option for option in options if option not in ("connection_timeout", "schema")]
         if engines_own:
             raise ConfigurationError(f"an engine brings its own {', '.join(engines_own)}: give a URL, or leave it out")
         return FromEngine(database, checked) if isinstance(database, Engine) else FromAsyncEngine(database, checked)
-    return FromURL(check_url(database), checked)
+    return FromURL(database, checked)
+
+
+def take_schema(url: URL, options: EngineOptions) -> tuple[URL, EngineOptions]:
+    """Take ``?schema=`` out of a URL, which no driver knows, and put it with the options."""
+    if "schema" not in url.query:
+        return url, options
+    named = url.query["schema"]
+    if "schema" in options and options["schema"] != named:
+        refuse("schema", options["schema"], "the one that the URL names, or leave it out of the URL")
+    return url.difference_update_query(["schema"]), {**options, "schema": str(named)}
 
 
 def check_options(
@@ -224,13 +247,23 @@ def check_options(
     pool_recycle: object = None,
     connection_timeout: object = 30.0,
     log_queries: object = False,
+    schema: object = None,
 ) -> CheckedOptions:
     """Check ``EngineOptions``."""
     return CheckedOptions(
         pool=check_pool(connection_pool_size, max_overflow, pool_timeout, pool_recycle),
         connection_timeout=check_seconds("connection_timeout", connection_timeout, at_least=0.001, at_most=1e6),
         log_queries=check_bool("log_queries", log_queries),
+        schema=None if schema is None else check_schema(schema),
     )
+
+
+def check_schema(value: object) -> str:
+    """Return the name of a schema."""
+    name = check_name("schema", value, longest=LONGEST_SCHEMA)
+    if "%" in name:  # which drivers take for the place of a parameter
+        refuse("schema", name, "a name without '%'")
+    return name
 
 
 def check_url(value: object) -> URL:

@@ -13,9 +13,9 @@ from .. import store
 from ..access import NO_CONTROL, Access
 from ..claims import Claim, ClaimRequest, Outcome, TaskRow, Token
 from ..database import Database
-from ..declaring import check_models
+from ..declaring import choose_models
 from ..dialect import Dialect
-from ..models import OWN_MODELS, Models, Result, Task, TaskStatus
+from ..models import Models, Result, Task, TaskStatus
 from ..options import check_bool
 from ..presence import Presence
 from ..stats import Stats, stats_of
@@ -55,7 +55,9 @@ class SQLAlchemyBackend(TransactionalBackend):
         **options: Unpack[EngineOptions],
     ) -> None:
         source = checked_source(database, options)
-        self.use(dialect_for(source), target=source.target, auto_upgrade=auto_upgrade, models=models)
+        self.use(
+            dialect_for(source), target=source.target, auto_upgrade=auto_upgrade, models=models, schema=source.schema
+        )
 
     def use(
         self,
@@ -65,10 +67,11 @@ class SQLAlchemyBackend(TransactionalBackend):
         auto_upgrade: bool,
         models: Models | None = None,
         access: Access = NO_CONTROL,
+        schema: str | None = None,
     ) -> None:
         """What every constructor ends with."""
         self.access = access
-        self.models: Models = OWN_MODELS if models is None else check_models(models)
+        self.models: Models = choose_models(models, schema)
         self._database = Database(
             dialect, self.models, auto_upgrade=check_bool("auto_upgrade", auto_upgrade), target=target
         )
