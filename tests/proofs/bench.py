@@ -32,16 +32,16 @@ class Bench:
     Attributes:
         url: the database.
         kind: of the database: ``sqlite``, ``postgresql`` or ``mariadb``.
-        server: what can be stopped and started, where the database is on a server of ours.
+        host: the server, where it is ours to be stopped, or the disk, where it is ours to be filled.
         folder: for files of the run.
         log: what tells of it.
         lapses: whether the fault may let leases of live workers lapse; a fault says so.
     """
 
-    def __init__(self, url: URL, folder: Path, *, server: Any = None) -> None:
+    def __init__(self, url: URL, folder: Path, *, host: Any = None) -> None:
         self.url = url.render_as_string(hide_password=False)
         self.kind = url.get_backend_name().replace("mysql", "mariadb")
-        self.server = server
+        self.host = host
         self.folder = folder
         self.log = Log(folder / "log")
         self.lapses = False
@@ -148,10 +148,10 @@ class Bench:
 
 
 @contextmanager
-def bench(url: URL, folder: Path, *, server: Any = None) -> Iterator[Bench]:
+def bench(url: URL, folder: Path, *, host: Any = None) -> Iterator[Bench]:
     """A bench, with tables in its database."""
     with ExitStack() as stack:
-        made = Bench(url, folder, server=server)
+        made = Bench(url, folder, host=host)
         stack.callback(made.close)
         made.backend.initialize()
         yield made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import signal
 import sqlite3
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
 
+import sitq
 from sitq.worker import DEFAULT_CONCURRENCY
 
 from . import clocks, tasks, witness
@@ -168,6 +172,24 @@ def fill_the_disk(bench: Bench) -> None:
     bench.log.write("healed")
 
 
+def fill_the_disk_of_a_server(bench: Bench) -> None:
+    """The disk is full, so that nothing more can be enqueued, while tasks end; then there is room again."""
+    bench.start()
+    bench.enqueuer.enqueue_some(TASKS)
+    bench.hold()
+    bench.fault()
+    bench.host.fill()
+    # The last in a session of our own, the second where the server does not outlive it.
+    with contextlib.suppress(sitq.DatabaseFullError, sitq.DatabaseUnavailableError, OperationalError):
+        while True:
+            bench.enqueuer.enqueue(tasks.carry, os.urandom(20_000))
+    bench.release()
+    bench.until_seen("ended", 4)
+    bench.host.clear()
+    bench.log.write("healed")
+    bench.enqueuer.enqueue_some(TASKS)
+
+
 def end_in_vain(bench: Bench) -> None:
     """Let the tasks that are held end, and wait until the first ending could not be written."""
     bench.release()
@@ -230,9 +252,9 @@ def restart_the_database(bench: Bench) -> None:
     bench.enqueuer.enqueue_some(TASKS)
     bench.hold()
     bench.fault()
-    bench.server.stop()
+    bench.host.stop()
     end_in_vain(bench)
-    bench.server.start()
+    bench.host.start()
     bench.log.write("healed")
 
 
@@ -248,6 +270,7 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "clock stepped forward": (partial(step_the_clock, 60.0), ANY),
     "clock stepped back": (partial(step_the_clock, -3.0), ANY),
     "disk full": (fill_the_disk, ("sqlite",)),
+    "disk of the server full": (fill_the_disk_of_a_server, SERVERS),
     "database locked": (lock_the_database, ("sqlite",)),
     "connections killed": (cut_connections, SERVERS),
     "database restarted": (restart_the_database, SERVERS),

@@ -19,9 +19,10 @@ from databases import KINDS, empty_database
 from .bench import bench
 from .evidence import Event
 from .faults import FAULTS
-from .servers import new_database, own_server
+from .servers import database_on_small_disk, own_database
 
 NEEDS_OWN_SERVER = ("database restarted",)
+NEEDS_OWN_DISK = ("disk of the server full",)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Figures:
 def run_fault(name: str, kind: str, folder: Path) -> Figures:
     """Do one fault to one kind of database, and judge what is left."""
     fault, _ = FAULTS[name]
-    with database_for(name, kind, folder) as (url, server), bench(url, folder, server=server) as made:
+    with database_for(name, kind, folder) as (url, host), bench(url, folder, host=host) as made:
         fault(made)
         made.drain()
         made.stop()
@@ -46,10 +47,13 @@ def run_fault(name: str, kind: str, folder: Path) -> Figures:
 
 @contextmanager
 def database_for(name: str, kind: str, folder: Path) -> Iterator[tuple[URL, object]]:
-    """A database of the kind; on a server of ours if the fault needs one."""
+    """A database of the kind; on a server or a disk of ours if the fault needs one, which comes with it."""
     if name in NEEDS_OWN_SERVER:
-        with own_server(kind) as server:
-            yield new_database(server), server
+        with own_database(kind) as (url, server):
+            yield url, server
+    elif name in NEEDS_OWN_DISK:
+        with database_on_small_disk(kind) as (url, disk):
+            yield url, disk
     else:
         with empty_database(kind, folder) as url:
             yield url, None

@@ -30,6 +30,12 @@ def work(number: int, seconds: float) -> int:
         return run.claim
 
 
+def carry(number: int, payload: bytes) -> int:
+    with attempt(number) as run:
+        run.take_effect()
+        return run.claim
+
+
 async def work_later(number: int, seconds: float) -> int:
     with attempt(number) as run:
         await asyncio.sleep(seconds)
