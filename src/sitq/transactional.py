@@ -54,15 +54,16 @@ class TransactionalCalls:
         self._backend = backend
         self._returned = returned
         self._warn_after = warn_after
-        self._loop = asyncio.get_running_loop()
 
     def wrap(self, attempt: Attempt, call: Call) -> Call:
         """The call of the same kind, sync or async, that makes this one in a transaction."""
         self._look_later(attempt, self._warn_after)
-        run = self._run_on_loop if is_async(call.function) else self._run
+        run = self.run_on_loop if is_async(call.function) else self.run
         return Call(partial(run, attempt, call), (), {})
 
-    def _run(self, attempt: Attempt, call: Call) -> Ended:
+    def run(self, attempt: Attempt, call: Call) -> Ended:
+        """Make the call of a sync function here and now."""
+
         def work(transaction: TaskTransaction) -> Ended:
             attempt.transaction = transaction
             args, kwargs = with_session(call.function, call.args, call.kwargs, transaction.session)
@@ -74,7 +75,9 @@ class TransactionalCalls:
 
         return self._backend.transact(work)
 
-    async def _run_on_loop(self, attempt: Attempt, call: Call) -> Ended:
+    async def run_on_loop(self, attempt: Attempt, call: Call) -> Ended:
+        """Make the call of an async function."""
+
         async def complete(transaction: AsyncTaskTransaction, outcome: Outcome) -> None:
             with Committing(attempt, outcome) as committing:
                 committing.held = await transaction.complete(outcome, last_word(attempt))
@@ -90,7 +93,7 @@ class TransactionalCalls:
         return await self._backend.atransact(work)
 
     def _look_later(self, attempt: Attempt, wait: float) -> None:
-        attempt.watch = self._loop.call_later(wait, self._look, attempt)
+        attempt.watch = asyncio.get_running_loop().call_later(wait, self._look, attempt)
 
     def _look(self, attempt: Attempt) -> None:
         """Report a transaction that has been open for long, or look again when it will have been."""

@@ -1,4 +1,7 @@
-"""The contract that every backend keeps, as tests that a backend of your own can run. Needs pytest."""
+"""What tests need: ``AppTasks`` for those of an app, ``BackendContract`` for those of a backend of your own.
+
+Needs pytest, whose plugin gives an ``AppTasks`` as the fixture ``sitq_testing``.
+"""
 
 from __future__ import annotations
 
@@ -17,5 +20,6 @@ pytest.register_assert_rewrite(
 
 from .clock import MovableClock  # noqa: E402  # see above
 from .contract import BackendContract  # noqa: E402  # see above
+from .tasks import AppTasks  # noqa: E402  # see above
 
-__all__ = ["BackendContract", "MovableClock"]
+__all__ = ["AppTasks", "BackendContract", "MovableClock"]
