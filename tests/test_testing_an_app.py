@@ -476,7 +476,7 @@ def test_the_fixtures_follow_the_apps_own_and_have_a_default(pytester: pytest.Py
         path.write_text(source)
     pytester.syspathinsert()
     # Whether or not the entry point is installed here.
-    result = pytester.runpytest_inprocess("-p", "no:sitq", "-p", "pytest_sitq", "-W", "error")
+    result = pytester.runpytest_subprocess("-p", "no:sitq", "-p", "pytest_sitq", "-W", "error")
     result.assert_outcomes(passed=4, failed=1)
     said = ["*AssertionError: shop.send was not enqueued so; in this test were enqueued:*", "*user='ada'*"]
     result.stdout.fnmatch_lines(said)
