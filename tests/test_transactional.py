@@ -264,6 +264,61 @@ def test_an_async_function_is_cancelled_in_the_middle_of_a_statement(backend: SQ
     run(scenario)
 
 
+held = threading.Event()
+
+
+@sitq.task(transactional=True)
+def hold_the_lock(session: Session = sitq.injected) -> None:
+    session.execute(INSERT, {"number": 1})
+    held.set()
+    assert gate.wait(LONG)
+
+
+@sitq.task(transactional=True, timeout=0.4)
+async def wait_for_the_lock(session: AsyncSession = sitq.injected) -> None:
+    await asyncio.to_thread(held.wait, LONG)
+    await session.execute(INSERT, {"number": 2})
+
+
+def test_an_async_function_is_cancelled_while_it_waits_to_begin(path: Path) -> None:
+    async def scenario() -> None:
+        held.clear()
+        async with at_work(SQLiteBackend(path)) as queue:
+            await queue.pause("default")
+            holder, waiting = await queue.enqueue(hold_the_lock), await queue.enqueue(wait_for_the_lock)
+            await queue.resume("default")  # both are claimed at once: nothing can be, while the lock is held
+            assert await asyncio.to_thread(held.wait, LONG)
+            await asyncio.sleep(0.6)
+            gate.set()
+            assert await queue.result(holder, timeout=LONG) is None
+            assert "did not end within 0.4 seconds" in (await queue.get_result(waiting, timeout=LONG)).error_message
+            assert await queue.result(await queue.enqueue(insert_later, 3), timeout=LONG) == 30
+        assert [effects(queue.backend, number) for number in (1, 2, 3)] == [1, 0, 1]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kind", [insert_and_wait, insert_and_wait_later])
+def test_a_worker_that_stops_at_once_gives_back_what_was_not_committed(backend: SQLAlchemyBackend, kind: Any) -> None:
+    async def scenario() -> None:
+        async with backend:
+            worker, queue = Worker(backend, shutdown_timeout=0.1), TaskQueue(backend)
+            await worker.start()
+            task_id = await queue.enqueue(kind)
+            await wait_started(1)
+            stopping = asyncio.create_task(worker.stop())
+            await asyncio.sleep(0.3)
+            gate.set()  # which a function in a thread has to end for, on SQLite
+            await stopping
+            assert (await queue.get_task(task_id)).status == "queued"
+            assert effects(backend) == 0
+            async with Worker(backend):
+                assert await queue.result(task_id, timeout=LONG) == "done"
+            assert effects(backend) == 1
+
+    run(scenario)
+
+
 @sitq.task(transactional=True, timeout=0.1)
 def insert_too_late(session: Session = sitq.injected) -> str:
     assert gate.wait(LONG)

@@ -17,6 +17,9 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
 import sitq
 from sitq import Result, SyncTaskQueue, Task, TaskQueue
 
@@ -32,6 +35,12 @@ def key(x: int) -> str: return f"k{x}"
 @sitq.task(priority=5, max_retries=3, delay=timedelta(minutes=1), queue="mail", timeout=3,
            retry_on=(OSError, ValueError), give_up_on=KeyError, retry=ask, unique_key=key, on_conflict="replace")
 async def decorated(x: int) -> str: return str(x)
+
+@sitq.task(transactional=True)
+def ship(order: int, *, session: Session = sitq.injected) -> str: return str(order)
+
+@sitq.task(transactional=True, max_retries=5)
+async def ship_later(order: int, session: AsyncSession = sitq.injected) -> str: return str(order)
 
 class Shop:
     @sitq.task(priority=1)
@@ -65,6 +74,10 @@ async def on_a_loop(queue: TaskQueue) -> None:
     soon = queue.options(priority=5, eta=datetime.now(UTC), queue="mail", max_retries=1, timeout=2.5)
     assert_type(await soon.enqueue(add, 1), str)
     await queue.options(delay=30).options(delay=timedelta(minutes=5)).enqueue(mail, "ada")
+    assert_type(await queue.enqueue(ship, 1), str)
+    assert_type(await soon.enqueue(ship_later, order=1), str)
+    await queue.enqueue(ship, "1")  # E: arg-type
+    await queue.enqueue(ship_later)  # E: call-arg
     await soon.enqueue(add, "1")  # E: arg-type
     await soon.enqueue(mail, 1)  # E: arg-type
     queue.options(priority="high")  # E: arg-type
@@ -129,6 +142,9 @@ def on_a_thread(queue: SyncTaskQueue) -> None:
 
 @sitq.task(prio=5)  # E: call-overload
 def unknown() -> None: ...
+
+@sitq.task(transactional="yes")  # E: call-overload
+def certain(session: Session) -> None: ...
 
 @sitq.task(eta=datetime.now(UTC))  # E: call-overload
 def fixed() -> None: ...
