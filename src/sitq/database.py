@@ -192,6 +192,7 @@ class Database:
             return self._writer.write(write)
 
     async def _acommit(self, write: Write[T]) -> T:
+        self._engines.note_loop()
         if self.dialect.has_one_writer:
             require_not_held(self)
         with self.translated():
@@ -213,6 +214,7 @@ class Database:
 
     async def aopen(self) -> None:
         """``open`` without blocking the event loop."""
+        self._engines.note_loop()
         if not self._is_open:
             await asyncio.to_thread(self.open)
 

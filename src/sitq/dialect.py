@@ -46,6 +46,9 @@ class Dialect(ABC):
     borrows_engines = False
     """Whether the engines are an app's, and so never disposed."""
 
+    has_one_connection = False
+    """Whether all must share one connection of the app's, and so must its event loop."""
+
     has_one_writer = False
     """Whether a transaction that writes keeps every other from beginning to."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import wait
 from functools import partial
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -18,11 +19,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import greenlet_spawn
 
-from .exceptions import NotAvailableError
+from .exceptions import DatabaseUnavailableError, NotAvailableError
 from .query_log import QueryTimes
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+LOOP_CHECK = 1.0
+"""Seconds after which who waits for an event loop looks whether it still runs."""
 
 # What tells one server from another, and is no secret.
 SHOWN_IN_QUERY = ("host", "port", "service", "unix_socket")
@@ -34,6 +38,7 @@ class EngineMaker(Protocol):
     borrows_engines: bool
     has_sync_driver: bool
     has_async_driver: bool
+    has_one_connection: bool
 
     def create_engine(self) -> Engine: ...  # noqa: D102
     def create_async_engine(self) -> AsyncEngine: ...  # noqa: D102
@@ -51,12 +56,7 @@ class LoopThread:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run sync code over an async driver on the loop, and block until it has ended."""
         assert threading.current_thread() is not self._thread, "it would wait for itself"
-        future = asyncio.run_coroutine_threadsafe(greenlet_spawn(partial(function, *args, **kwargs)), self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
+        return call_on(self._loop, partial(function, *args, **kwargs))
 
     def stop(self) -> None:
         """Let the loop and the thread end."""
@@ -66,6 +66,19 @@ class LoopThread:
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             runner.get_loop().run_forever()
+
+
+def call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], T]) -> T:
+    """Run sync code over an async driver on a loop of another thread, and block until it has ended."""
+    future = asyncio.run_coroutine_threadsafe(greenlet_spawn(function), loop)
+    try:
+        while not wait([future], timeout=LOOP_CHECK).done:
+            if not loop.is_running():
+                raise DatabaseUnavailableError("the event loop that the database is used on was stopped")
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
 
 
 class Engines:
@@ -80,6 +93,12 @@ class Engines:
         self._thread: LoopThread | None = None
         self._async_engine: AsyncEngine | None = None
         self._async_loop: asyncio.AbstractEventLoop | None = None
+        self._app_loop: asyncio.AbstractEventLoop | None = None
+
+    def note_loop(self) -> None:
+        """Note that the running loop is where an async driver's one connection is used, if there is but one."""
+        if self._maker.has_one_connection:
+            self._app_loop = asyncio.get_running_loop()
 
     @property
     def engine(self) -> Engine:
@@ -134,9 +153,15 @@ class Engines:
         return sum(pool.checkedout() for pool in pools if isinstance(pool, QueuePool))
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function that uses ``called_engine``: here, or in the thread of an async driver's loop."""
+        """Run a function that uses ``called_engine``: here, or in the thread of an async driver's loop.
+
+        An async connection must not be used by two loops at once, so the app's own loop serves the one it shares.
+        """
         if self._maker.has_sync_driver:
             return function(*args, **kwargs)
+        loop = self._app_loop
+        if loop is not None and loop.is_running() and asyncio._get_running_loop() is not loop:
+            return call_on(loop, partial(function, *args, **kwargs))
         with self._lock:
             if self._thread is None:
                 self._thread = LoopThread()

@@ -81,6 +81,7 @@ class Writer:
         self._connection = connection
         self._waiting: deque[Write[Any]] = deque()
         self._committing = threading.Lock()
+        self._starting = threading.Lock()  # never held for long: an event loop may wait for it
         self._thread: threading.Thread | None = None
         self._wake: threading.Event | None = None
 
@@ -106,7 +107,8 @@ class Writer:
         """Commit what waits, end the thread and give the connection back."""
         with self._committing:
             # In this order: a write that still saw the thread's event is in the line by now.
-            wake, self._wake = self._wake, None
+            with self._starting:
+                wake, self._wake = self._wake, None
             while self._waiting:
                 self._commit_some()
             self._connection.close()
@@ -115,7 +117,7 @@ class Writer:
             self._thread.join()
 
     def _start_thread(self) -> threading.Event:
-        with self._committing:
+        with self._starting:
             if self._wake is None:
                 self._wake = threading.Event()
                 self._thread = threading.Thread(target=self._run, args=(self._wake,), name="sitq-writer", daemon=True)

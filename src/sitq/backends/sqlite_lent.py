@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Insert, PoolProxiedConnection, StaticPool, TableClause, event
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.util import await_only
 
 from ..access import check_access
 from ..dialect import Dialect
@@ -45,6 +47,7 @@ class LentSQLiteDialect(Dialect):
         self.source = source
         self.has_sync_driver = source.has_sync_driver
         self.has_async_driver = self.reads_on_loops = source.has_async_driver
+        self.has_one_connection = source.lent is not None and isinstance(source.lent.pool, StaticPool)
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:
@@ -171,13 +174,18 @@ def take_write_lock(connection: Connection, timeout: float) -> None:
     adapted: Any = connection.connection.dbapi_connection
     driver = getattr(adapted, "driver_connection", adapted)
     if isinstance(connection.engine.pool, StaticPool):
-        wait_for_the_app(driver, timeout)
+        wait_for_the_app(driver, timeout, pause_on_loop if connection.dialect.is_async else time.sleep)
     elif driver.in_transaction:  # which a driver with autocommit=False has begun
         execute(connection, "ROLLBACK")
     execute(connection, "BEGIN IMMEDIATE")
 
 
-def wait_for_the_app(driver: Any, timeout: float) -> None:
+def pause_on_loop(seconds: float) -> None:
+    """Let the event loop of this greenlet do something else meanwhile."""
+    await_only(asyncio.sleep(seconds))
+
+
+def wait_for_the_app(driver: Any, timeout: float, pause: Callable[[float], None]) -> None:
     """Wait until the app has ended the transaction that the one connection of its pool is in."""
     deadline = time.monotonic() + timeout
     while driver.in_transaction:
@@ -186,7 +194,7 @@ def wait_for_the_app(driver: Any, timeout: float) -> None:
                 "the one connection of the engine's StaticPool is in a transaction of yours: end it first, or write in "
                 "it, queue.enqueue_in(session, ...)"
             )
-        time.sleep(POLL)
+        pause(POLL)
 
 
 def set_all(connection: Connection, pragmas: dict[str, Any]) -> None:
