@@ -1,0 +1,1 @@
+"""How fast sitq is, beside its peers and beside the databases' drivers by hand: ``python -m benchmarks``."""
