@@ -66,6 +66,7 @@ class Database:
         self.wakeups = Wakeups()
         self._other_clock: Callable[[], datetime] | None = None
         self._auto_upgrade = auto_upgrade
+        self._translating = Translating(self.translate)
         self._opening = threading.RLock()
         self.has_tables = False
         self._reset()
@@ -326,15 +327,22 @@ class Database:
             )
         return self.dialect.translate(error)
 
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """Turn errors into sitq's, the cause kept."""
-        try:
-            yield
-        except Exception as error:
-            translation = self.translate(error)
-            if translation is None:
-                raise
+    def translated(self) -> Translating:
+        """Turn errors into sitq's, the cause kept; use as a context manager."""
+        return self._translating
+
+
+class Translating:
+    """Turns errors into sitq's. Every write enters it, so that it is no generator."""
+
+    def __init__(self, translate: Callable[[BaseException], BackendError | None]) -> None:
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and (translation := self._translate(error)) is not None:
             raise translation from error
 
 

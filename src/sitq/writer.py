@@ -170,6 +170,8 @@ class Writer:
 
 def run_all(connection: Connection, writes: list[Write[Any]]) -> list[Any]:
     """Run writes in their order; return the outcome of each."""
+    if len(writes) == 1:
+        return [writes[0].call(connection)]
     return [outcome for group in alike(writes) for outcome in run_group(connection, group)]
 
 
