@@ -63,7 +63,7 @@ def test_an_idle_worker_looks_with_so_many_statements(
         with statements() as gathered:
             async with asyncio.timeout(LONG), sitq.Worker(backend, poll_interval=0.01, lease=3600):
                 del gathered[:]  # what it asks before it begins
-                await until(lambda: calls["anext_due_at"] >= 20)
+                await until(lambda: calls["afinish_and_claim"] >= 20 and calls["anext_due_at"])
         return gathered
 
     database = tmp_path / "tasks.db" if kind == "sqlite" else emptied(server_database(kind))

@@ -34,6 +34,9 @@ logger = logging.getLogger("sitq.worker")
 POLL, POLL_IF_HEARING = 0.2, 0.5
 """Seconds between looks for tasks unless told otherwise; the latter where the worker hears of other processes."""
 
+ASK_INTERVAL = 1.0
+"""Seconds after which a worker that was not woken asks again when the next task is due."""
+
 ROUND_POLICY = RetryPolicy(delay=0.05, max_delay=2.0)
 """How long to wait before a round that failed is tried again."""
 
@@ -97,6 +100,7 @@ class Rounds:
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_timer = self._loop.call_later(0, self._wakeup.wake)
         self._last_due: datetime | None = None
+        self._ask_at = 0.0
 
     def stop(self) -> None:
         """Claim no more, and end when all that was claimed has ended and is written."""
@@ -196,17 +200,19 @@ class Rounds:
 
     async def _wait(self, came_back_short: bool) -> None:
         """Wait for an end, for news of a queue, and while slots are free no longer than the poll interval."""
-        if came_back_short and (self._alarm is None or self._alarm.done()):
+        if came_back_short and self._loop.time() >= self._ask_at and (self._alarm is None or self._alarm.done()):
+            self._ask_at = self._loop.time() + ASK_INTERVAL
             self._alarm = self._loop.create_task(self._set_alarm())
         polling = self._execution.free_slots > 0 and not self._stopping
-        await self._wakeup.await_wake(self._poll_interval if polling else None)
+        if await self._wakeup.await_wake(self._poll_interval if polling else None):
+            self._ask_at = 0.0  # there may be another next one
 
     @property
     def _poll_interval(self) -> float:
         return self._settings.poll_interval or (POLL_IF_HEARING if self._backend.wakeups.hears else POLL)
 
     async def _set_alarm(self) -> None:
-        """Wake the worker when the next task becomes due, if that is before it polls."""
+        """Wake the worker when the next task becomes due, if that is before it asks again."""
         try:
             due = await self._backend.anext_due_at(self._settings.queues)
         except Exception as exc:  # the poll comes anyway
@@ -217,7 +223,7 @@ class Rounds:
         wait = (due - self._backend.now()).total_seconds()
         if wait <= 0:
             self._last_due = due  # once is enough: the queue may have been paused since
-        if wait < self._poll_interval:
+        if wait < max(self._poll_interval, ASK_INTERVAL):
             self._alarm_timer.cancel()
             self._alarm_timer = self._loop.call_later(max(wait, 0.0), self._wakeup.wake)
 
