@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -295,3 +295,50 @@ def test_tasks_are_cancelled(queue: sitq.SyncTaskQueue, folder: Path) -> None:
     assert result.error_message == "not needed"
     late = command("cancel", "tasks.db", ended, cwd=folder)
     assert (late.returncode, late.stdout) == (1, f"{ended} ended\n")
+
+
+SHOP = """
+import sitq
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase
+
+class Base(DeclarativeBase):
+    pass
+
+engine = create_engine("sqlite:///shop.db")
+backend = sitq.SQLAlchemyBackend(engine, models=sitq.declare_models(Base))
+Base.metadata.create_all(engine)
+
+def make():
+    return backend
+"""
+
+
+def test_a_backend_of_an_app_is_named_by_its_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop_of_the_test.py").write_text(SHOP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import shop_of_the_test
+
+    with closing(shop_of_the_test.backend) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        task_id = queue.enqueue(max, 1, 2)
+        with worker("shop_of_the_test:backend", cwd=tmp_path):
+            assert queue.result(task_id, timeout=60) == 2
+        shown = command("status", "shop_of_the_test:make", cwd=tmp_path)
+    assert row_of(shown.stdout, "default")[4] == "1"
+    shop_of_the_test.engine.dispose()
+    del sys.modules["shop_of_the_test"]
+
+
+@pytest.mark.parametrize("name", ["no_module_of_the_test:backend", "json:nothing", "json:encoder", "builtins:dict"])
+def test_what_is_no_backend_is_refused_by_name(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["sitq", "status", name])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert name in capsys.readouterr().err

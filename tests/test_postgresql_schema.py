@@ -12,13 +12,22 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import URL, Engine, NullPool, create_engine, inspect, select, text
+from sqlalchemy import URL, Engine, MetaData, NullPool, create_engine, inspect, select, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.schema import CreateSchema
 
 import app_models
 import sitq
 from databases import empty_database, engine_to_migrate
-from sitq import ConfigurationError, PostgreSQLBackend, SchemaOutdatedError, SQLAlchemyBackend, open_backend, schema
+from sitq import (
+    ConfigurationError,
+    PostgreSQLBackend,
+    SchemaError,
+    SchemaOutdatedError,
+    SQLAlchemyBackend,
+    open_backend,
+    schema,
+)
 from sitq.testing.records import completed, new_row, request
 from working import LONG, at_work
 
@@ -69,6 +78,22 @@ def test_several_live_side_by_side(url: URL) -> None:
                 assert len(await backend.alist_all_tasks()) == 1
 
     asyncio.run(scenario())
+
+
+def test_tables_that_an_app_owns_may_be_in_its_schema(url: URL, engine: Engine) -> None:
+    metadata = MetaData(schema="shop")
+    models = sitq.declare_models(metadata, prefix="")
+    with closing(SQLAlchemyBackend(engine, models=models)) as backend:
+        with pytest.raises(SchemaError, match="the table tasks is missing"):
+            backend.check_schema()
+        with engine.begin() as connection:
+            connection.execute(CreateSchema("shop"))
+            metadata.create_all(connection)
+        backend.check_schema()
+        ids = backend.enqueue([new_row() for _ in range(200)])
+        assert len(backend.claim(request(limit=200))) == len(ids)
+        assert backend.list_all_tasks() == ids
+    assert tables_in(engine, "public") == set()
 
 
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])

@@ -21,7 +21,7 @@ except ModuleNotFoundError as error:
         raise
     sys.exit(f"sitq: the command line needs {error.name}, which is not installed: pip install '.[cli]' in a checkout")
 
-from .backends.opening import open_backend, open_to_look
+from .backends.opening import open_named, open_to_look
 from .claims import DEFAULT_LEASE, CancelResult, RetryResult
 from .exceptions import ConfigurationError, SitqError
 from .models import Task, TaskStatus
@@ -43,7 +43,13 @@ LONGEST_LINE = 200  # characters of an error's message
 # Typer carries parts of Click under names that differ from release to release.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
-Database = Annotated[str, typer.Argument(metavar="DATABASE", help="A path, or a URL such as sqlite:///tasks.db.")]
+Database = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATABASE",
+        help="A path, a URL such as sqlite:///tasks.db, or a backend in a module of yours, such as shop.queue:backend.",
+    ),
+]
 
 
 def main() -> None:
@@ -126,7 +132,7 @@ def retry(
     chosen = list(task_ids or ())
     if not chosen and not all_failed:
         raise ConfigurationError("nothing to put back: give ids, or --all-failed")
-    with open_backend(check_shared(database)) as backend:
+    with open_named(check_shared(database)) as backend:
         if all_failed:
             chosen += [task.id for task in backend.list_tasks(status=TaskStatus.FAILED.value)]
         return print_answers(backend.retry(chosen), good={RetryResult.QUEUED})
@@ -139,7 +145,7 @@ def cancel(
     reason: Annotated[str | None, typer.Option(help="What whoever waits for the result is told.")] = None,
 ) -> int:
     """Cancel tasks: queued ones at once, running ones as soon as their worker can."""
-    with open_backend(check_shared(database)) as backend:
+    with open_named(check_shared(database)) as backend:
         answers = backend.cancel(task_ids, reason)
     return print_answers(answers, good={CancelResult.CANCELLED, CancelResult.REQUESTED})
 
@@ -147,7 +153,7 @@ def cancel(
 @app.command()
 def upgrade(database: Database) -> None:
     """Make the tables, or upgrade those of an older version; their rows are kept."""
-    with open_backend(check_shared(database)) as backend:
+    with open_named(check_shared(database)) as backend:
         backend.initialize()
     print(f"the database is ready for this version of sitq, which needs revision {HEAD}")
 
@@ -156,6 +162,8 @@ def check_shared(database: str) -> str:
     """Return the database, or raise ``ConfigurationError`` for one that no other process can see."""
     if database == ":memory:":
         raise ConfigurationError("DATABASE=':memory:' is not allowed: it would be seen by this process alone")
+    if (folder := str(Path.cwd())) not in sys.path:  # where a module is looked for
+        sys.path.insert(0, folder)
     return database
 
 

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, BinaryIO, TypeAlias
 
-from .backends.opening import open_backend
+from .backends.opening import open_named
 from .exceptions import SitqError
 from .worker import Worker
 
@@ -35,7 +35,7 @@ class WorkerSpec:
     """What a worker process runs; times in seconds.
 
     Attributes:
-        database: a path or a URL.
+        database: a path, a URL, or a backend of an app as ``module:name``.
         app_dir: the folder from which the tasks' modules are imported.
     """
 
@@ -49,15 +49,20 @@ class WorkerSpec:
 
     def check(self) -> None:
         """Raise ``ConfigurationError`` for what cannot be, and ``BackendError`` if the database cannot be opened."""
-        with open_backend(self.database) as backend:
+        self._let_import()
+        with open_named(self.database) as backend:
             self._worker(backend)
 
     def run(self) -> None:
         """Work in this process until SIGINT or SIGTERM; see ``Worker.run``."""
         log_to_stderr()
-        sys.path.insert(0, self.app_dir)
-        with open_backend(self.database) as backend:
+        self._let_import()
+        with open_named(self.database) as backend:
             self._worker(backend).run()
+
+    def _let_import(self) -> None:
+        if self.app_dir not in sys.path:
+            sys.path.insert(0, self.app_dir)
 
     def _worker(self, backend: Any) -> Worker:
         return Worker(

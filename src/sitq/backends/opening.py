@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,9 @@ from .sqlite import SQLiteBackend
 from .sqlite_lent import check_no_query, dialect_for
 
 register("sqlite", dialect_for)
+
+NAMED = re.compile(r"([A-Za-z_]\w+(?:\.\w+)*):([A-Za-z_]\w*)")
+"""A backend in a module; a drive's letter is no module."""
 
 BACKENDS = {kind: backend for backend in (PostgreSQLBackend, MariaDBBackend) for kind in backend.kinds}
 
@@ -40,8 +45,27 @@ def open_backend(target: str | os.PathLike[str] | URL, **options: Any) -> BaseBa
     return backend(database, **options)
 
 
+def open_named(target: str) -> BaseBackend:
+    """``open_backend``, or the backend that an app has made, named as ``module:name``."""
+    return open_backend(target) if (name := NAMED.fullmatch(target)) is None else find_object(*name.groups())
+
+
+def find_object(module: str, name: str) -> BaseBackend:
+    """Import a backend, or what makes one when it is called."""
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{module}:{name} cannot be imported as a backend: {error}") from error
+    backend = found if isinstance(found, BaseBackend) or not callable(found) else found()
+    if not isinstance(backend, BaseBackend):
+        raise ConfigurationError(f"{module}:{name} is a {type(backend).__name__}; name a backend, or what makes one")
+    return backend
+
+
 def open_to_look(target: str) -> BaseBackend:
-    """``open_backend`` for who only looks: no file is made, no schema is upgraded."""
+    """``open_named`` for who only looks: no file is made, no schema is upgraded, unless by an app's own options."""
+    if NAMED.fullmatch(target):
+        return open_named(target)
     backend, database = find_backend(target)
     return backend(database, **({"readonly": True} if backend is SQLiteBackend else {"auto_upgrade": False}))
 
