@@ -223,6 +223,43 @@ def test_nobody_reaps_a_task_that_holds_the_only_write_lock(path: Path, kind: An
     run(scenario)
 
 
+@sitq.task(transactional=True)
+def read_then_write(session: Session = sitq.injected) -> int:
+    found: int = session.execute(COUNT, {"number": 1}).scalar_one()
+    started.release()
+    assert gate.wait(LONG)
+    session.execute(INSERT, {"number": 1})
+    return found
+
+
+@sitq.task(transactional=True)
+async def read_then_write_later(session: AsyncSession = sitq.injected) -> int:
+    found: int = (await session.execute(COUNT, {"number": 1})).scalar_one()
+    started.release()
+    await asyncio.to_thread(gate.wait, LONG)
+    await session.execute(INSERT, {"number": 1})
+    return found
+
+
+@pytest.mark.parametrize("lends", [False, True])
+@pytest.mark.parametrize("kind", [read_then_write, read_then_write_later])
+def test_what_a_function_has_read_on_sqlite_is_not_outdated_when_it_writes(path: Path, kind: Any, lends: bool) -> None:
+    async def scenario() -> None:
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+        async with at_work(SQLAlchemyBackend(engine) if lends else SQLiteBackend(path)) as queue:
+            task_id = await queue.enqueue(kind)
+            await wait_started(1)
+            beside = asyncio.create_task(queue.enqueue(insert, 2))
+            await asyncio.sleep(0.2)
+            assert not beside.done()  # it waits until the function's transaction has ended
+            gate.set()
+            assert await queue.result(task_id, timeout=LONG) == 0
+            assert await queue.result(await beside, timeout=LONG) == 20
+        await engine.dispose()
+
+    run(scenario)
+
+
 # Time, cancellation and values.
 
 
