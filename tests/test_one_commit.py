@@ -7,15 +7,17 @@ import gc
 import os
 import threading
 import time
+import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, inspect, make_url
+from sqlalchemy import URL, Engine, create_engine, inspect, make_url, select
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -356,6 +358,55 @@ def test_a_unique_key_is_free_again_after_a_rollback(engine: Engine, queue: Sync
         assert queue.enqueue_in(connection, ship, 1) == task_id != gone
         connection.commit()
     assert [task.id for task in queue.list()] == [task_id]
+
+
+def test_a_key_that_was_taken_since_the_transaction_began_is_seen(engine: Engine, queue: SyncTaskQueue) -> None:
+    with Session(engine) as session:
+        session.scalars(select(Order)).all()
+        held = queue.enqueue(ship, 1)
+        assert queue.enqueue_in(session, ship, 1) == held
+        session.commit()
+    assert [task.id for task in queue.list()] == [held]
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_who_asks_for_a_key_waits_for_the_transaction_that_has_it(
+    engine: Engine, queue: SyncTaskQueue, outcome: str
+) -> None:
+    def ask() -> str:
+        with Session(engine) as session:
+            task_id = queue.enqueue_in(session, ship, 1)
+            session.commit()
+        return task_id
+
+    with ThreadPoolExecutor() as threads, Session(engine) as session:
+        first = queue.enqueue_in(session, ship, 1)
+        asking = threads.submit(ask)
+        with pytest.raises(TimeoutError):
+            asking.result(timeout=0.05)
+        session.commit() if outcome == "commits" else session.rollback()
+        standing = asking.result(timeout=LONG)
+    assert (standing == first) is (outcome == "commits")
+    assert [task.id for task in queue.list()] == [standing]
+
+
+def test_tables_in_a_schema_of_their_own_are_found(server_database: Callable[[str], URL]) -> None:
+    schema = f"own_{uuid.uuid4().hex[:8]}"
+    engine = create_engine(emptied(server_database("postgresql")))
+    with (
+        PostgreSQLBackend(engine, schema=schema) as backend,
+        Session(engine) as session,
+        engine.connect() as connection,
+    ):
+        queue = SyncTaskQueue(backend)
+        ids = {queue.enqueue_in(session, confirm, 1), queue.enqueue_in(session, ship, 2)}
+        session.commit()
+        ids.add(queue.enqueue_in(connection, confirm, 3))
+        connection.commit()
+        assert {task.id for task in queue.list()} == ids
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+    engine.dispose()
 
 
 def test_an_async_session_is_asked_for_a_unique_key_with_await(url: URL) -> None:
