@@ -21,6 +21,7 @@ from sitq.heartbeat import Heartbeat
 from sitq.models import TaskStatus
 from sitq.queue import TaskQueue
 from sitq.retry import RetryPolicy
+from sitq.testing import MovableClock
 from sitq.worker import Worker
 from working import (
     LONG,
@@ -215,6 +216,40 @@ def test_a_heartbeat_that_failed_beats_again() -> None:
             assert await asyncio.to_thread(backend.extended.wait, LONG)
             gate.set()
             assert await queue.result(task_id, timeout=LONG) == 1
+
+    run(scenario)
+
+
+def test_a_heartbeat_that_learns_of_a_new_time_does_not_reap_what_its_worker_runs() -> None:
+    class Corrected(DictBackend):
+        """Extends by a clock that is a minute late, and knows that only afterwards."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.clock, self.corrected, self.reaped = MovableClock(), False, threading.Event()
+            self.use_clock(self.clock)
+
+        def extend(self, tokens: Any, lease: float) -> list[bool]:
+            held = super().extend(tokens, lease)
+            if not self.corrected:
+                self.clock.move(60)
+                self.corrected = True
+            return held
+
+        def reap(self) -> list[str]:
+            task_ids = super().reap()
+            if self.corrected:
+                self.reaped.set()
+            return task_ids
+
+    async def scenario() -> None:
+        backend = Corrected()
+        async with at_work(backend, lease=0.6) as queue:
+            task_id = await queue.enqueue(wait_at_gate, 1)
+            assert await asyncio.to_thread(backend.reaped.wait, LONG)
+            gate.set()
+            assert await queue.result(task_id, timeout=LONG) == 1
+            assert (await queue.get_task(task_id)).claim_count == 1
 
     run(scenario)
 

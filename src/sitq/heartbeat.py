@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from .backends.base import BaseBackend
@@ -60,14 +61,24 @@ class Heartbeat:
 
     def _beat(self) -> bool:
         try:
-            self._extend()
             # Only after extending: a worker that slept too long must not reap what it still runs.
+            self._extend_surely()
             self._reap()
         except Exception as exc:  # whatever is wrong with the database, the next beat tries again
             fields = {"event": "heartbeat_failed", "error_type": type(exc).__qualname__}
             logger.warning("heartbeat failed, trying again: %s", exc, extra=fields)
             return False
         return True
+
+    def _extend_surely(self) -> None:
+        """Extend, and once more if the database's clock was read anew meanwhile: by the old one leases may be over."""
+        ahead = self._ahead()
+        self._extend()
+        if abs(self._ahead() - ahead) > self._lease / BEATS_PER_LEASE:
+            self._extend()
+
+    def _ahead(self) -> float:
+        return self._backend.now().timestamp() - time.monotonic()
 
     def _extend(self) -> None:
         tokens = self._tokens()
