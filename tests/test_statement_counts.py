@@ -1,0 +1,111 @@
+"""How many statements the hot paths send, exactly: one more for each row would show here first."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+import sitq
+from databases import empty_database
+from sitq.claims import Claim, ClaimRequest, Outcome
+
+KINDS = ("sqlite", "postgresql", "mariadb")
+REQUEST = ClaimRequest("worker", ["default"], 100, 30.0)
+
+
+@pytest.fixture(params=KINDS)
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sitq.SQLAlchemyBackend]:
+    with empty_database(request.param, tmp_path) as url, sitq.open_backend(url) as backend:
+        yield backend
+
+
+@contextmanager
+def sent(backend: sitq.SQLAlchemyBackend) -> Iterator[list[str]]:
+    """The statements that go out meanwhile, by their first words; for many rows at once a statement counts once."""
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        statements.append(statement)
+
+    event.listen(backend.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(backend.engine, "before_cursor_execute", note)
+
+
+def verbs(statements: list[str]) -> list[str]:
+    return [statement.split()[0] for statement in statements]
+
+
+def completed(claim: Claim) -> Outcome:
+    return Outcome(token=claim.token, status=sitq.TaskStatus.COMPLETED, at=datetime.now(UTC), value=b"1")
+
+
+def test_a_hundred_enqueues_are_a_hundred_inserts(backend: sitq.SQLAlchemyBackend) -> None:
+    queue = sitq.SyncTaskQueue(backend)
+    queue.enqueue(len, ())
+    with sent(backend) as statements:
+        for _ in range(100):
+            queue.enqueue(len, ())
+    assert verbs(statements) == ["INSERT"] * 100
+
+
+def test_a_hundred_rows_in_bulk_are_one_statement(backend: sitq.SQLAlchemyBackend) -> None:
+    queue = sitq.SyncTaskQueue(backend)
+    queue.enqueue(len, ())
+    with sent(backend) as statements:
+        queue.enqueue_many(len, [((),)] * 100)
+    # PostgreSQL's COPY goes past the cursor, and what tells of the tasks is a statement of its own.
+    assert verbs(statements) == (["SELECT"] if backend.engine.dialect.name == "postgresql" else ["INSERT"])
+
+
+def test_a_hundred_claims_are_a_few_statements(backend: sitq.SQLAlchemyBackend) -> None:
+    sitq.SyncTaskQueue(backend).enqueue_many(len, [((),)] * 100)
+    with sent(backend) as statements:
+        assert len(backend.claim(REQUEST)) == 100
+    # Future tasks that are due, and the claim: on PostgreSQL one statement, elsewhere two.
+    claim = ["UPDATE"] if backend.engine.dialect.name == "postgresql" else ["SELECT", "UPDATE"]
+    assert verbs(statements) == ["SELECT", *claim]
+
+
+def test_a_hundred_endings_and_the_next_claim_are_a_few_statements(backend: sitq.SQLAlchemyBackend) -> None:
+    sitq.SyncTaskQueue(backend).enqueue_many(len, [((),)] * 200)
+    outcomes = [completed(claim) for claim in backend.claim(REQUEST)]
+    with sent(backend) as statements:
+        held, claims = backend.finish_and_claim(outcomes, REQUEST)
+    assert held == [True] * 100
+    assert len(claims) == 100
+    # The endings and their results; on PostgreSQL the news of them; the claim as above.
+    assert verbs(statements) == ["UPDATE", "INSERT", "SELECT", "SELECT", "UPDATE"]
+
+
+def test_a_hundred_coroutines_share_a_commit(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.db"
+
+    async def enqueue_at_once(backend: sitq.SQLiteBackend) -> list[str]:
+        queue = sitq.TaskQueue(backend)
+        await queue.enqueue(len, ())
+        other = sqlite3.connect(file, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with sent(backend) as statements:
+            waiting = [asyncio.create_task(queue.enqueue(len, ())) for _ in range(100)]
+            await asyncio.sleep(0)  # each has left its row with the writer, which waits for the lock
+            other.execute("ROLLBACK")
+            await asyncio.gather(*waiting)
+        other.close()
+        return statements
+
+    with sitq.SQLiteBackend(file) as backend:
+        statements = asyncio.run(enqueue_at_once(backend))
+        assert backend.get_stats().total_tasks == 101
+    # Those that had come when the writer began, and all others.
+    assert 1 <= len(statements) <= 2
