@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from sqlalchemy import URL, Engine, create_engine, inspect, make_url, select
 from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
     AsyncSession,
     async_scoped_session,
     async_sessionmaker,
@@ -68,13 +67,8 @@ def engine(url: URL) -> Iterator[Engine]:
 
 @pytest.fixture
 def backend(engine: Engine) -> Iterator[SQLAlchemyBackend]:
-    with lent(engine) as backend:
+    with SQLAlchemyBackend(engine) as backend:
         yield backend
-
-
-def lent(engine: Engine | AsyncEngine) -> SQLAlchemyBackend:
-    """A backend whose waiters are woken by this process only."""
-    return PostgreSQLBackend(engine, notify=False) if engine.dialect.name == "postgresql" else SQLAlchemyBackend(engine)
 
 
 @pytest.fixture
@@ -83,9 +77,10 @@ def queue(backend: SQLAlchemyBackend) -> SyncTaskQueue:
 
 
 class Waiter:
-    """Waits for tasks of the default queue in this process."""
+    """Waits for tasks of the default queue, of which this process must tell: nobody listens to others."""
 
     def __init__(self, queue: SyncTaskQueue | TaskQueue) -> None:
+        queue.backend.wakeups.on_subscribe = None
         self.subscription = queue.backend.wakeups.subscribe([queue_topic("default")])
 
     def was_woken(self) -> bool:
@@ -213,7 +208,7 @@ def test_a_scoped_session_is_as_good(engine: Engine, queue: SyncTaskQueue) -> No
 def test_an_async_session_takes_tasks_without_await(engine: Engine, url: URL) -> None:
     async def scenario() -> None:
         app = async_engine_of(url)
-        async with lent(app) as backend:
+        async with SQLAlchemyBackend(app) as backend:
             queue, session_of = TaskQueue(backend), async_sessionmaker(app)
             waiter = Waiter(queue)
             async with session_of() as session:
@@ -240,7 +235,7 @@ def test_an_async_session_takes_tasks_without_await(engine: Engine, url: URL) ->
 def test_an_async_connection_takes_tasks_in_run_sync(url: URL) -> None:
     async def scenario() -> None:
         app = async_engine_of(url)
-        async with lent(app) as backend, app.connect() as connection:
+        async with SQLAlchemyBackend(app) as backend, app.connect() as connection:
             queue = TaskQueue(backend)
             waiter = Waiter(queue)
             first = await connection.run_sync(lambda sync: queue.enqueue_in(sync, confirm, 1))
@@ -412,7 +407,7 @@ def test_tables_in_a_schema_of_their_own_are_found(server_database: Callable[[st
 def test_an_async_session_is_asked_for_a_unique_key_with_await(url: URL) -> None:
     async def scenario() -> None:
         app = async_engine_of(url)
-        async with lent(app) as backend, AsyncSession(app) as session:
+        async with SQLAlchemyBackend(app) as backend, AsyncSession(app) as session:
             queue = TaskQueue(backend)
             with pytest.raises(InvalidArgumentError, match=r"await queue\.aenqueue_in"):
                 queue.enqueue_in(session, ship, 1)
@@ -440,7 +435,7 @@ def test_of_many_calls_all_are_checked_before_one_is_added(engine: Engine, queue
 
 
 def test_the_tables_must_be_there_before_the_transaction(engine: Engine) -> None:
-    queue = SyncTaskQueue(lent(engine))
+    queue = SyncTaskQueue(SQLAlchemyBackend(engine))
     for transaction in (Session(engine), engine.connect()):
         with transaction, pytest.raises(SchemaError, match=r"backend\.initialize\(\)"):
             queue.enqueue_in(transaction, confirm, 1)
@@ -547,7 +542,7 @@ def count_listeners() -> list[int]:
 
 
 def test_one_session_can_carry_the_tasks_of_two_queues(engine: Engine, queue: SyncTaskQueue) -> None:
-    with lent(engine) as other:
+    with SQLAlchemyBackend(engine) as other:
         waiters = [Waiter(queue), Waiter(SyncTaskQueue(other))]
         with Session(engine) as session:
             queue.enqueue_in(session, confirm, 1)
