@@ -482,9 +482,8 @@ def test_the_fixtures_follow_the_apps_own_and_have_a_default(pytester: pytest.Py
     result.stdout.fnmatch_lines(said)
 
 
-def test_the_plugin_is_light_and_pytest_is_not_imported_with_sitq() -> None:
+def test_the_plugin_imports_nothing_of_sitq_before_it_is_used() -> None:
     check = "import sys, pytest_sitq; assert not {'sitq', 'sqlalchemy'} & set(sys.modules), sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True)
-    subprocess.run([sys.executable, "-c", "import sys, sitq; assert 'pytest' not in sys.modules"], check=True)
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["pytest11"] == {"sitq": "pytest_sitq"}

@@ -23,7 +23,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 import sitq
-from databases import KINDS, empty_database
 from sitq import SyncTaskQueue, open_backend
 
 INSERT = text("INSERT INTO effects (number, part) VALUES (:number, :part)")
@@ -34,6 +33,7 @@ PATIENCE = 60.0  # seconds; nothing waits for so long unless it is broken
 WORKER = """
 import logging, sys
 import proofs.transactional
+assert "pytest" not in sys.modules  # nothing of sitq imports it
 logging.disable(logging.WARNING)  # of workers that died
 proofs.transactional.work(*sys.argv[1:])
 """
@@ -188,12 +188,16 @@ class Proof:
 
 def prove(kind: str, kills: int, seed: int) -> Evidence:
     """Kill workers over a new database of a kind."""
+    from databases import empty_database  # not in the workers
+
     with tempfile.TemporaryDirectory() as name, empty_database(kind, Path(name)) as url:
         # Without the name of a driver there is one for each door.
         return Proof(url.set(drivername=url.get_backend_name()), Path(name), seed).run(kills)
 
 
 def main(arguments: list[str]) -> int:
+    from databases import KINDS
+
     parser = argparse.ArgumentParser(prog="transactional")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--on", choices=KINDS, action="append")
