@@ -313,3 +313,26 @@ def test_no_log_record_holds_a_payload(caplog: pytest.LogCaptureFixture) -> None
         run(scenario)
     assert {"worker_started", "task_completed", "worker_stopped"} <= events(caplog)
     assert not any("the secret" in str(record.__dict__) for record in caplog.records)
+
+
+class Slow(DictBackend):
+    """Its first claim reaches the event loop only when its lease has lapsed and the task waits again."""
+
+    slow = True
+
+    async def afinish_and_claim(self, outcomes: Any, request: Any) -> Any:
+        held, claims = await super().afinish_and_claim(outcomes, request)
+        if claims and self.slow:
+            self.slow = False
+            await until(lambda: self.tasks[claims[0].id].status == TaskStatus.QUEUED)  # a heartbeat reaps it
+        return held, claims
+
+
+def test_a_claim_that_lapsed_before_the_event_loop_learned_of_it_is_not_begun() -> None:
+    async def scenario() -> None:
+        async with at_work(Slow(), lease=0.3) as queue:
+            task_id = await queue.enqueue(note_later, "once")
+            await queue.result(task_id, timeout=LONG)
+
+    run(scenario)
+    assert ran == ["once"]

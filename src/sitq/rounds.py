@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import compress
 from random import random
 
 from .attempt import given_back, unstorable
@@ -152,14 +153,23 @@ class Rounds:
         request = self._request()
         if request is None and not self._unwritten:
             return False
+        asked = self._loop.time()
         held, claims = await self._finish_and_claim(request)
         self._written(held)
         if request is not None:
             alone = any(claim.isolated for claim in claims)
             self._isolation.claimed(self._loop.time(), alone=alone, asked=request.isolated)
-        for claim in claims:
+        for claim in await self._held_since(asked, claims):
             self._execution.start(claim)
         return request is not None and len(claims) < request.limit
+
+    async def _held_since(self, asked: float, claims: list[Claim]) -> list[Claim]:
+        """The claims that still hold: a blocked event loop may learn of them when their leases have lapsed."""
+        while claims and self._loop.time() - asked > self._settings.lease / 2:
+            asked = self._loop.time()
+            held = await self._backend.aextend([claim.token for claim in claims], self._settings.lease)
+            claims = list(compress(claims, held))
+        return claims
 
     def _take_outcomes(self) -> list[Outcome]:
         outcomes = self._execution.outcomes
