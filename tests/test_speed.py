@@ -1,4 +1,4 @@
-"""What sitq adds to the database's own work, as a ratio of processor times in one process: a machine's load counts in both.
+"""What sitq adds to the database's own work: processor times in one process, as a ratio, so that load counts in both.
 
 The whole comparison, beside peers, is ``python -m benchmarks``; here a hot path that became dear fails the check.
 """
