@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -249,6 +252,45 @@ def test_an_async_connection_takes_tasks_in_run_sync(url: URL) -> None:
         await app.dispose()
 
     run(scenario)
+
+
+def test_who_is_woken_finds_the_task(engine: Engine, queue: SyncTaskQueue) -> None:
+    found: SimpleQueue[set[str]] = SimpleQueue()
+    queue.backend.wakeups.on_notify = lambda topics: found.put({task.id for task in queue.list()})
+    with Session(engine) as session, engine.connect() as connection:
+        first = queue.enqueue_in(session, confirm, 1)
+        session.commit()
+        assert found.get(timeout=LONG) == {first}
+        second = queue.enqueue_in(connection, confirm, 2)
+        connection.commit()
+        assert found.get(timeout=LONG) == {first, second}
+        third = queue.enqueue_in(Session(connection), ship, 3)
+        connection.commit()
+        assert found.get(timeout=LONG) == {first, second, third}
+    assert found.empty()
+
+
+LISTENER = """
+import sys
+from sitq import SQLiteBackend
+with SQLiteBackend(sys.argv[1]) as backend, backend.wakeups.subscribe(["queue:default"]) as waiter:
+    assert waiter.wait(30)  # when it has begun to listen
+    print("listening", flush=True)
+    print(waiter.wait(30), len(backend.list_all_tasks()))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="waiters in other processes poll there")
+def test_on_sqlite_too_other_processes_are_told_after_the_commit(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with app_engine(make_url(f"sqlite:///{path}")) as engine, SQLAlchemyBackend(engine) as backend:
+        command = [sys.executable, "-c", LISTENER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other, Session(engine) as session:
+            assert other.stdout is not None
+            assert other.stdout.readline() == "listening\n"
+            SyncTaskQueue(backend).enqueue_in(session, confirm, 1)
+            session.commit()
+            assert other.stdout.read() == "True 1\n"
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
