@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from databases import empty_database
 ROOT = Path(__file__).parents[1]
 SERVERS = {"postgresql.md": "postgresql", "mariadb.md": "mariadb", "backup-and-restore.md": "postgresql"}
 """Pages whose blocks open the database that ``DATABASE_URL`` names."""
+EXAMPLES = {"fastapi.md": "fastapi_shop", "flask.md": "flask_shop"}
+"""Pages whose blocks are taken from an example, unless they have no file's name in their first line."""
+OLD_WORDS = pytest.mark.filterwarnings("ignore:The declarative_mixin decorator:DeprecationWarning")
+"""Advanced Alchemy uses what SQLAlchemy 2.1 has deprecated."""
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -37,6 +42,7 @@ class Blocks(CodeBlockParser):
             self.runner.run(awaitable)
 
 
+@OLD_WORDS
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -46,3 +52,13 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: p
             monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
         for example in Document.parse(str(page), Blocks(runner)).examples():
             example.evaluate()
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_page_shows_its_example_as_it_is(page: str) -> None:
+    shown = re.findall(
+        r"```(?:python|text)\n# (\S+\.py)\n(.*?)```", (ROOT / "docs/how-to" / page).read_text(), re.DOTALL
+    )
+    assert shown
+    for name, block in shown:
+        assert block in (ROOT / "examples" / EXAMPLES[page] / name).read_text()

@@ -70,7 +70,7 @@ def test_fastapi_confirms_each_order_that_stands_once(url: URL, tmp_path: Path, 
         assert sorted(task.name for task in backend.list_tasks(status="queued")) == ["shop.send_confirmation"] * 4
         assert not any(request(f"{site}/orders/{number}")[1]["confirmed"] for number in orders)
         assert sink.messages == []
-        worker = ("-m", "sitq", "worker", database)
+        worker = ("-m", "sitq", "worker", "shop:backend")
         with shop.started("worker", *worker), shop.started("another worker", *worker):
             for number in orders:
                 until(lambda number=number: request(f"{site}/orders/{number}")[1]["confirmed"])
@@ -93,7 +93,7 @@ def test_flask_confirms_each_order_that_stands_once(tmp_path: Path, sink: MailSi
             tasks = [{"name": "shop.send_confirmation", "status": "queued"}]
             assert request(f"{site}/orders/{number}")[1] == {"product": product, "pieces": pieces, "tasks": tasks}
         assert sink.messages == []
-        with shop.started("worker", "worker.py"):
+        with shop.started("worker", "-m", "sitq", "worker", "shop:backend"):
             until(lambda: request(f"{site}/unconfirmed") == (200, []))
     assert sorted(map(what_it_says, sink.messages)) == confirmations(orders)
 
@@ -108,8 +108,8 @@ with shop.app.app_context():
     flask_migrate.migrate(sys.argv[1], message="everything")
     flask_migrate.upgrade(sys.argv[1])
     flask_migrate.migrate(sys.argv[1], message="nothing more")
-with shop.queue.backend as backend:
-    backend.check_schema()
+with shop.backend:
+    shop.backend.check_schema()
 """
     shop = Shop("flask_shop", tmp_path, f"sqlite:///{tmp_path / 'shop.db'}", smtp_port=0)
     assert "No changes in schema detected" in shop.run("-c", script, str(tmp_path / "migrations"))

@@ -201,12 +201,13 @@ class TestCloudpickle:
         message = refusal(self.serializer, add, 1, Unpicklable(), password=SECRET)
         assert message == f"argument 2 (Unpicklable) of {__name__}.add cannot be written: ValueError"
 
-    def test_a_function_that_cannot_be_pickled_is_named(self) -> None:
+    def test_a_function_that_cannot_be_pickled_is_named_with_the_remedy(self) -> None:
         lock = threading.Lock()
         message = refusal(self.serializer, lambda: lock)
         assert "the function" in message
         assert "<lambda>" in message
         assert "cannot pickle '_thread.lock' object" in message
+        assert message.endswith("move both into a module that workers can import")
 
     def test_a_value_that_is_nested_too_deeply_is_refused(self) -> None:
         deep: list[Any] = []

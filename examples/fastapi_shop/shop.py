@@ -4,7 +4,7 @@ In the folder of this file, with the extra ``examples``:
 
     alembic upgrade head
     uvicorn shop:app
-    sitq worker shop.db
+    sitq worker shop:backend
 
 ``DATABASE_URL`` names another database, ``SMTP_HOST`` and ``SMTP_PORT`` the mail server. An order:
 
@@ -57,13 +57,14 @@ engine = create_async_engine(os.environ.get("DATABASE_URL", "sqlite+aiosqlite://
 if engine.dialect.name == "sqlite":
     sitq.sqlite.configure(engine)
 
-queue = sitq.TaskQueue(sitq.SQLAlchemyBackend(engine))
+backend = sitq.SQLAlchemyBackend(engine)
+queue = sitq.TaskQueue(backend)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Make or upgrade the queue's tables before the first request."""
-    async with queue.backend:
+    async with backend:
         yield
     await engine.dispose()
 

@@ -4,7 +4,7 @@ In the folder of this file, with the extra ``examples``:
 
     flask --app shop db upgrade
     flask --app shop run
-    python worker.py
+    sitq worker shop:backend
 
 ``DATABASE_URL`` names another database, ``SMTP_HOST`` and ``SMTP_PORT`` the mail server. An order:
 
@@ -70,13 +70,15 @@ models = sitq.declare_models(db.Model, prefix="sitq_", task=Job)
 with app.app_context():
     if db.engine.dialect.name == "sqlite":
         sitq.sqlite.configure(db.engine)
-    queue = sitq.SyncTaskQueue(sitq.SQLAlchemyBackend(db.engine, models=models))
+    backend = sitq.SQLAlchemyBackend(db.engine, models=models)
+
+queue = sitq.SyncTaskQueue(backend)
 
 
 @app.before_request
 def open_queue() -> None:
     """Look once whether the migrations have made the queue's tables."""
-    queue.backend.initialize()
+    backend.initialize()
 
 
 def reading() -> None:

@@ -189,7 +189,7 @@ class CloudpickleSerializer(ValueSerializer):
         known = self._references.get(function)
         if known is not None:
             return known
-        data = pickling.dump(function)
+        data = _dump_function(function)
         if pickling.is_reference(function, data):
             self._references[function] = data
         return data
@@ -229,11 +229,11 @@ class JSONSerializer(ValueSerializer):
         """Write the function's import path; refuse what has none that leads back to it."""
         module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
         if module == "__main__":
-            raise _NoImportPathError("another process cannot import it from __main__; move it into a module")
+            raise _NotCarriedError("another process cannot import it from __main__; move it into a module")
         if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
-            raise _NoImportPathError("it has no import path; use a function at the top of a module")
+            raise _NotCarriedError("it has no import path; use a function at the top of a module")
         if not _is_same(_follow(module, name), function):
-            raise _NoImportPathError(f"{module}:{name} is something else; use a function at the top of a module")
+            raise _NotCarriedError(f"{module}:{name} is something else; use a function at the top of a module")
         return f"{module}:{name}".encode()
 
     def load_function(self, data: bytes) -> object:
@@ -253,8 +253,8 @@ class JSONSerializer(ValueSerializer):
         return json.loads(data)
 
 
-class _NoImportPathError(Exception):
-    """A function that JSON cannot carry; the message shows no value."""
+class _NotCarriedError(Exception):
+    """A function that cannot be carried; the message shows no value."""
 
 
 def _follow(module: str, name: str) -> object:
@@ -289,6 +289,17 @@ def _write(part: str, write: Callable[[Any], bytes], value: object, of: object =
     raise SerializationError(f"{part}{'' if of is None else _name(of)} cannot be written: {reason}")
 
 
+def _dump_function(function: FunctionType) -> bytes:
+    try:
+        return pickling.dump(function)
+    except Exception as exc:
+        reason = _reason(exc)
+    raise _NotCarriedError(
+        f"{reason}; without an import path it travels with all that it refers to: move both into a module that "
+        f"workers can import"
+    )
+
+
 def _read(part: str, task_id: str, read: Callable[[bytes], Any], data: bytes) -> Any:
     try:
         return read(data)
@@ -298,7 +309,7 @@ def _read(part: str, task_id: str, read: Callable[[bytes], Any], data: bytes) ->
 
 
 def _reason(exc: BaseException) -> str:
-    if isinstance(exc, _NoImportPathError):
+    if isinstance(exc, _NotCarriedError):
         return str(exc)
     said = _HARMLESS.match(str(exc)) if type(exc).__module__ in _OF_PYTHON else None
     return f"{type(exc).__name__}: {said[0]}" if said else type(exc).__name__
