@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sqlalchemy import URL, MetaData, text
 import releases
 import sitq
 from databases import KINDS, empty_database, engine_to_migrate
+from freezing import freeze, thaw
 from releases import LATER
 from sitq import schema
 from sitq.comparison import differences
@@ -30,12 +30,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sen
 
 WORKER = """
 import os, sys, warnings
-import sitq, sitq.schema
+import freezing, sitq, sitq.schema
 
 warnings.simplefilter("ignore", sitq.SitqWarning)
 url, queue, upgrades = sys.argv[1:]
 with sitq.open_backend(url, auto_upgrade=upgrades == "True") as backend:
     backend.initialize()
+    freezing.freeze_on_signal(backend)
     sitq.SyncTaskQueue(backend).options(queue="greetings").enqueue(os.getpid)
     print(sitq.schema.HEAD, flush=True)
     sitq.Worker(backend, queues=[queue, "both", "greetings"]).run()
@@ -96,12 +97,12 @@ class Site:
     def takes_over(self, heir: subprocess.Popen[str], *, dying: subprocess.Popen[str]) -> None:
         """Kill a process in the middle of a task, and wait until another has run it."""
         name = f"of-{dying.pid}"
-        heir.send_signal(signal.SIGSTOP)  # so that the first to run it is the other
+        freeze(heir)  # so that the first to run it is the other
         task_id = self.hold(name)
         self.begun(name, dying)
         dying.kill()
         dying.wait()
-        heir.send_signal(signal.SIGCONT)
+        thaw(heir)
         self.open_gate(name)
         assert self.queue.result(task_id, timeout=LONG) == heir.pid
 

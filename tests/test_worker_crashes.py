@@ -17,13 +17,15 @@ from pathlib import Path
 import pytest
 
 import sitq
+from freezing import freeze, thaw
 from working import LONG, gate, note, ran, reset, run, started, wait_at_gate, wait_started
 
 SCRIPT = """
 import sys
-import sitq
+import freezing, sitq
 
 with sitq.SQLiteBackend(sys.argv[1]) as backend:
+    freezing.freeze_on_signal(backend)
     print("ready", flush=True)
     sitq.Worker(backend, lease=float(sys.argv[2]), concurrency=int(sys.argv[3])).run()
 """
@@ -34,7 +36,8 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are sen
 @contextmanager
 def worker_process(database: Path, *, lease: float = 30.0, concurrency: int = 10) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-W", "error", "-c", SCRIPT, str(database), str(lease), str(concurrency)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **streams, text=True, cwd=Path(__file__).parent) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -78,7 +81,6 @@ async def wait_or_tell(file: str) -> str:
 
 def kill_the_worker() -> None:
     import os
-    import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -117,13 +119,13 @@ def test_a_killed_worker_loses_nothing_and_only_what_ran_runs_again(
     log.touch()
     queue = sitq.SyncTaskQueue(backend)
     with worker_process(database) as killed, worker_process(database, concurrency=1) as other:
-        other.send_signal(signal.SIGSTOP)  # so that the first has all of them
+        freeze(other)  # so that the first has all of them
         ids = queue.enqueue_many(log_and_sleep, [(number, str(log)) for number in range(200)])
         until(lambda: log.read_text().count("ended") >= 60)
         killed.kill()
         killed.wait()
         running = {task.id for task in backend.list_tasks(status="running")}
-        other.send_signal(signal.SIGCONT)
+        thaw(other)
         died = time.monotonic()
         until(lambda: any(status_of(backend, task_id) == "completed" for task_id in running), 10)
         assert time.monotonic() - died < 10  # a lease is 30 seconds; it is about one, but for a busy machine
@@ -158,12 +160,12 @@ def test_a_stopped_worker_is_not_taken_for_dead(tmp_path: Path, database: Path, 
     with worker_process(database) as stopped:
         task_id = queue.enqueue(wait_or_tell, str(tmp_path / "file"))
         until((tmp_path / "file-began").exists)
-        stopped.send_signal(signal.SIGSTOP)
+        freeze(stopped)
         with worker_process(database):
             time.sleep(2)  # several looks of the other
             assert status_of(backend, task_id) == "running"
             (tmp_path / "file-go").touch()
-            stopped.send_signal(signal.SIGCONT)
+            thaw(stopped)
             assert queue.result(task_id, timeout=LONG) == "the first"
 
 
@@ -174,10 +176,10 @@ def test_a_worker_stopped_for_longer_than_its_lease_writes_nothing_and_its_funct
     with worker_process(database, lease=1.0) as stale:
         task_id = queue.enqueue(wait_or_tell, str(tmp_path / "file"))
         until((tmp_path / "file-began").exists)
-        stale.send_signal(signal.SIGSTOP)
+        freeze(stale)
         with worker_process(database, lease=1.0):
             assert queue.result(task_id, timeout=LONG) == "the second"
-            stale.send_signal(signal.SIGCONT)
+            thaw(stale)
             until((tmp_path / "file-cancelled").exists)
         stale.terminate()
         assert stale.wait(LONG) == 0

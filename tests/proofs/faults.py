@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
 import sitq
+from freezing import freeze, thaw
 from sitq.worker import DEFAULT_CONCURRENCY
 
 from . import clocks, tasks, witness
@@ -48,13 +48,13 @@ def kill_at(point: str, bench: Bench) -> None:
 def kill_amid_many(bench: Bench) -> None:
     """A worker with default settings is killed in the middle of 200 tasks of 50 ms, and another is there."""
     other, victim = (bench.start(concurrency=DEFAULT_CONCURRENCY) for _ in range(2))
-    other.send_signal(signal.SIGSTOP)  # so that the victim has all of them
+    freeze(other)  # so that the victim has all of them
     for _ in range(200):
         bench.enqueuer.enqueue(tasks.work, 0.05)
     bench.until_seen("ended", 60)
     bench.fault()
     bench.kill(victim)
-    other.send_signal(signal.SIGCONT)
+    thaw(other)
 
 
 def kill_elsewhere(bench: Bench) -> None:
@@ -83,11 +83,11 @@ def stop_and_continue(bench: Bench) -> None:
     bench.hold()
     bench.lapses = True
     bench.fault()
-    victim.send_signal(signal.SIGSTOP)
+    freeze(victim)
     bench.release()
     bench.start(lease=SHORT)
     bench.drain()
-    victim.send_signal(signal.SIGCONT)
+    thaw(victim)
     bench.until_seen("ended", len(begun_by(victim, bench)), of=lambda event: event.process == victim.pid)
 
 
@@ -99,7 +99,7 @@ def stop_before_completion(bench: Bench) -> None:
     bench.start(lease=SHORT)
     bench.release("first")
     bench.until_seen("began", of=lambda event: event.claim == 2)
-    victim.send_signal(signal.SIGCONT)
+    thaw(victim)
     bench.until_seen("finished", of=lambda event: event.process == victim.pid)
     bench.look()
     bench.release()
@@ -125,13 +125,13 @@ def reap_at_once(bench: Bench) -> None:
     victim = bench.start(point=witness.AFTER_EFFECT, nth=6, lease=SHORT, elsewhere=True)
     reapers = [bench.start(lease=SHORT, elsewhere=True) for _ in range(2)]
     for reaper in reapers:
-        reaper.send_signal(signal.SIGSTOP)
+        freeze(reaper)
     bench.enqueuer.enqueue_some(TASKS)
     bench.bury(victim)
     bench.lapses = True
     bench.until(lambda: lapsed(bench), "leases to lapse")
     for reaper in reapers:
-        reaper.send_signal(signal.SIGCONT)
+        thaw(reaper)
 
 
 def lapsed(bench: Bench) -> bool:
@@ -149,12 +149,12 @@ def step_the_clock(seconds: float, bench: Bench) -> None:
     bench.start(lease=LEASE, clock=str(file))
     bench.enqueuer.enqueue_some(TASKS // 2)
     bench.lapses = True
-    late.send_signal(signal.SIGSTOP)
+    freeze(late)
     bench.fault()
     clocks.step(file, seconds)
     if seconds > LEASE:
         bench.until_seen("reaped")
-    late.send_signal(signal.SIGCONT)
+    thaw(late)
     bench.release()
     bench.enqueuer.enqueue_some(TASKS // 2)
 

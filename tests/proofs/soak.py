@@ -145,7 +145,8 @@ class Soak:
                 progress, alive = self._ticks.began.total(), now
             if now - alive > PATIENCE:
                 raise TimeoutError(f"nothing has begun for {PATIENCE:g} seconds")
-            if now - killed >= self._every and self._ticks.of_process[mortals[0].pid]:
+            at_work = self._ticks.of_process[mortals[0].pid] or len(self._ticks.ended) == self._figures.tasks
+            if now - killed >= self._every and at_work:
                 killed = now
                 self._note_memory(survivor, mortals[0])
                 victim = mortals.popleft()

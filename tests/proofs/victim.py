@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Engine, event
 
 import sitq
+from freezing import freeze_on_signal
 from sitq.presence import Presence
 
 from . import witness
@@ -55,6 +56,7 @@ def main() -> None:
     witness.call(watching)
     backend = sitq.open_backend(settings.url, **settings.options)
     watching.watch(backend)
+    freeze_on_signal(backend)
     if settings.point == witness.IN_COMPLETION:
         event.listen(Engine, "commit", watching.before_commit)
     if settings.elsewhere:

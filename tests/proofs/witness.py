@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 import sitq
+from freezing import freeze_here
 from sitq.claims import Claim, Outcome
 
 from .evidence import Log
@@ -53,7 +54,8 @@ class Witness:
         self.log = log
         self._point = point
         self._left = nth
-        self._signal = signal.SIGKILL if kills else signal.SIGSTOP
+        self._kills = kills
+        self._backend: sitq.BaseBackend | None = None
         self._lock = Lock()
         self._claims: dict[str, Claim] = {}
         self._completing = False
@@ -66,7 +68,9 @@ class Witness:
             self._left -= 1
             if self._left == 0:
                 self.log.write("fault")
-                os.kill(os.getpid(), self._signal)
+                if self._kills:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                freeze_here(self._backend)
 
     def begin(self, number: int, task: sitq.CurrentTask) -> Run:
         """A function begins, under the claim that this process holds."""
@@ -79,6 +83,7 @@ class Witness:
 
     def watch(self, backend: sitq.BaseBackend) -> None:
         """Be told of every claim and ending, and of what this worker puts back."""
+        self._backend = backend
         rounds, finish = backend.afinish_and_claim, backend.afinish
 
         async def afinish_and_claim(outcomes: Sequence[Outcome], request: Any) -> tuple[list[bool], list[Claim]]:
