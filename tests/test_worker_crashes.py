@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -81,6 +80,7 @@ async def wait_or_tell(file: str) -> str:
 
 def kill_the_worker() -> None:
     import os
+    import signal
 
     os.kill(os.getpid(), signal.SIGKILL)
 
