@@ -18,8 +18,8 @@ from ..dialect import Progress
 from ..exceptions import BackendError, DatabaseCorruptError
 from ..models import OWN_MODELS
 from ..transaction import Transaction
-from .sqlite import SQLiteDialect
 from .sqlite_copies import beside, flush, require_replaceable
+from .sqlite_dialect import SQLiteDialect
 from .sqlite_options import MEMORY, SQLiteOptions, check_pool
 from .sqlite_restoring import ready_copy
 

@@ -24,7 +24,7 @@ from ..sqlite import READS
 from ..wakeups import Wakeups
 from .addresses import leads_to
 from .sources import EngineSource, FromURL
-from .sqlite import SQLiteDialect
+from .sqlite_dialect import SQLiteDialect
 from .sqlite_errors import translate
 from .sqlite_joining import explain_locks, file_of
 from .sqlite_listening import listener_beside

@@ -14,9 +14,9 @@ from ..exceptions import BackendError, DatabaseCorruptError, DatabasePermissionE
 from ..health import LostRows, RecoveryReport
 from ..models import OWN_MODELS
 from .operations import check_file
-from .sqlite import SQLiteDialect
 from .sqlite_connections import connect
 from .sqlite_copies import beside, flush, naming, require_sound
+from .sqlite_dialect import SQLiteDialect
 from .sqlite_files import JOURNAL, LOG
 from .sqlite_options import SQLiteOptions
 from .sqlite_salvage import Gap, indexed_keys, read_rows
