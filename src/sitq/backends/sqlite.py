@@ -1,4 +1,4 @@
-"""SQLite: the embedded default, and its options.
+"""SQLite: the embedded default, and its options."""
 
 from __future__ import annotations
 
