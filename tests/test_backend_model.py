@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs import model
+from proofs import model, sabotage
 
 pytestmark = pytest.mark.timeout(900)  # to find the shortest example of a failure takes a while
 
@@ -35,3 +35,8 @@ def test_a_store_does_what_the_model_does(kind: str, door: str, examples: int, t
     for package in {"encrypted": ["sqlcipher3"], "asyncpg": ["asyncpg"]}.get(kind, []):
         pytest.importorskip(package)
     model.check(kind, door, tmp_path, examples=examples)
+
+
+def test_without_the_token_check_a_store_does_not_what_the_model_does(tmp_path: Path) -> None:
+    with sabotage.without_token_check(), pytest.raises(AssertionError):
+        model.check("memory", "sync", tmp_path, examples=100, shorten=False)

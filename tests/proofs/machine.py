@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from proofs.reference import DuplicateError, Reference, Row, crash_options
+from proofs.reference import DuplicateError, Reference, Row
 from sitq import DuplicateTaskError, Result, TaskStatus
 from sitq.claims import Claim, ClaimRequest, IsolatedTasks, Outcome, Progress
 from sitq.ids import new_id
@@ -284,7 +285,9 @@ class BackendMachine(RuleBasedStateMachine):
 def columns_of(row: Row) -> dict[str, Any]:
     """What is enqueued for a row of the model."""
     names = ("id", "queue", "priority", "function", "due_at", "expires_at")
-    return {name: getattr(row, name) for name in names} | {"unique_key": row.key, "options": crash_options(row)}
+    on_crash, max_crashes = row.crash_rule
+    options = {"on_crash": on_crash, "max_crashes": max_crashes, "unique_key": row.key}
+    return {name: getattr(row, name) for name in names} | {"unique_key": row.key, "options": json.dumps(options)}
 
 
 def compare_known(got: list[bool], expected: list[bool | None]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from sqlalchemy import text
 
@@ -33,7 +33,9 @@ DOORS: dict[str, Callable[[BaseBackend], Door]] = {"sync": SyncDoor, "async": As
 STEPS = 30
 
 
-def check(kind: str, door: str, folder: Path, *, examples: int, seeded: int | None = None) -> None:
+def check(
+    kind: str, door: str, folder: Path, *, examples: int, seeded: int | None = None, shorten: bool = True
+) -> None:
     """Drive a backend of this kind; without a seed it is driven in the same way each time.
 
     No deadlines: the machine may be busy. What was found is printed, not kept.
@@ -44,6 +46,7 @@ def check(kind: str, door: str, folder: Path, *, examples: int, seeded: int | No
         derandomize=seeded is None,
         deadline=None,
         database=None,
+        phases=list(Phase) if shorten else [Phase.generate],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     with machine_for(kind, door, folder) as machine:

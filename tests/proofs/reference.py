@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -290,8 +289,6 @@ class Reference:
         rows = [row for row in self.waiting() if row.queue in queues and row.scheduled and not row.alone]
         return [row.due_at for row in rows if row.due_at is not None and row.due_at > self.now()]
 
-    # What a backend may do or leave.
-
     def adopt(self, seen: dict[str, Task], waited: set[str]) -> None:
         """A claim may end more of what waits and is not to run than it comes by, and may count what it ended."""
         for row in (self.rows[task_id] for task_id in waited):
@@ -300,9 +297,3 @@ class Reference:
                 row.cancel()
             if row.status is TaskStatus.CANCELLED and task.claim_count == row.claim_count + 1:
                 row.claim_count += 1
-
-
-def crash_options(row: Row) -> str:
-    """The ``options`` column of a task with this row."""
-    on_crash, max_crashes = row.crash_rule
-    return json.dumps({"on_crash": on_crash, "max_crashes": max_crashes, "unique_key": row.key})
