@@ -40,7 +40,7 @@ def scheduling_columns() -> list[sa.Column]:
 
 def upgrade() -> None:
     if on_sqlite():
-        with rebuilding_sqlite():
+        with rebuilding_sqlite(always=False):
             rebuild_tasks()
             rebuild_results()
     else:
@@ -86,12 +86,15 @@ def on_sqlite() -> bool:
 
 
 @contextmanager
-def rebuilding_sqlite() -> Iterator[None]:
-    """Take indexes and triggers off the tables, and put them back as they were written."""
+def rebuilding_sqlite(*, always: bool = True) -> Iterator[None]:
+    """Take indexes and triggers off the tables, and put them back as they were written.
+
+    Unless ``always``, new tables are rebuilt on a connection of any kind, such as one of an app's Alembic.
+    """
     if context.is_offline_mode():
         raise SchemaError("on SQLite, revision 0002 copies the tables as it finds them: run it without --sql")
     connection = op.get_bind()
-    if not is_new(connection):
+    if always or not is_new(connection):
         require_still_references(connection)
     written = connection.exec_driver_sql(
         "SELECT type, name, sql FROM sqlite_master WHERE lower(tbl_name) IN ('tasks', 'results') "
