@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import URL, Engine, String, create_engine, func, select
+from sqlalchemy import URL, Engine, String, create_engine, func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -28,9 +29,9 @@ def confirm(order: int) -> int:
 
 
 @contextmanager
-def app_engine(url: URL, **options: object) -> Iterator[Engine]:
+def app_engine(url: URL | str, **options: Any) -> Iterator[Engine]:
     """The engine of an app that has made its tables."""
-    engine = create_engine(url, **options)
+    engine = create_engine(url, **patient(make_url(url), options))
     AppBase.metadata.create_all(engine)
     try:
         yield engine
@@ -39,8 +40,13 @@ def app_engine(url: URL, **options: object) -> Iterator[Engine]:
         engine.dispose()
 
 
-def async_engine_of(url: URL, **options: object) -> AsyncEngine:
-    return create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]), **options)
+def async_engine_of(url: URL, **options: Any) -> AsyncEngine:
+    return create_async_engine(url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()]), **patient(url, options))
+
+
+def patient(url: URL, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with which SQLite waits for its lock as long as the queue's own writes do."""
+    return {"connect_args": {"timeout": 30}, **options} if url.get_backend_name() == "sqlite" else options
 
 
 def count_orders(engine: Engine) -> int:

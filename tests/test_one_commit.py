@@ -283,7 +283,7 @@ with SQLiteBackend(sys.argv[1]) as backend, backend.wakeups.subscribe(["queue:de
 @pytest.mark.skipif(sys.platform == "win32", reason="waiters in other processes poll there")
 def test_on_sqlite_too_other_processes_are_told_after_the_commit(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
-    with app_engine(make_url(f"sqlite:///{path}")) as engine, SQLAlchemyBackend(engine) as backend:
+    with app_engine(f"sqlite:///{path}") as engine, SQLAlchemyBackend(engine) as backend:
         command = [sys.executable, "-c", LISTENER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other, Session(engine) as session:
             assert other.stdout is not None

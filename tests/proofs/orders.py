@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 import sitq
 from databases import KINDS, empty_database
-from ordering import AppBase, Order, async_engine_of, confirm
+from ordering import AppBase, Order, async_engine_of, confirm, patient
 from sitq import SQLAlchemyBackend, SyncTaskQueue, TaskQueue
 
 WAYS = ("session", "async", "connection")
@@ -69,7 +69,7 @@ def serve(address: str, journal: str, process: str, way: str) -> None:
     if way == "async":
         asyncio.run(serve_on_a_loop(async_engine_of(url), told, numbers))
         return
-    engine = create_engine(url)
+    engine = create_engine(url, **patient(url, {}))
     backend = SQLAlchemyBackend(engine)
     backend.initialize()
     queue = SyncTaskQueue(backend)
