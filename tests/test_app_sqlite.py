@@ -305,3 +305,8 @@ def test_an_async_static_pool_is_one_database_for_app_and_queue() -> None:
         await engine.dispose()
 
     run(scenario)
+
+
+def test_a_memory_database_for_each_thread_is_refused() -> None:
+    with pytest.raises(sitq.ConfigurationError, match="StaticPool"):
+        SQLAlchemyBackend(create_engine("sqlite://"))

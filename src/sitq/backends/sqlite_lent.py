@@ -10,7 +10,17 @@ from copy import copy
 from functools import partial
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, Insert, PoolProxiedConnection, StaticPool, TableClause, event
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Insert,
+    PoolProxiedConnection,
+    SingletonThreadPool,
+    StaticPool,
+    TableClause,
+    event,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_only
 
@@ -44,6 +54,7 @@ class LentSQLiteDialect(Dialect):
     borrows_engines = has_one_writer = True
 
     def __init__(self, source: EngineSource) -> None:
+        check_shared(source.lent)
         self.source = source
         self.has_sync_driver = source.has_sync_driver
         self.has_async_driver = self.reads_on_loops = source.has_async_driver
@@ -126,6 +137,15 @@ class LentSQLiteDialect(Dialect):
 
     def translate(self, error: BaseException) -> BackendError | None:
         return translate(error, self.source.target)
+
+
+def check_shared(engine: Engine | None) -> None:
+    """Raise ``ConfigurationError`` for an engine that gives each thread a database of its own."""
+    if engine is not None and isinstance(engine.pool, SingletonThreadPool):
+        raise ConfigurationError(
+            "an engine for a database in memory opens another one in each thread, so no worker would see a task: make "
+            'it with poolclass=StaticPool and connect_args={"check_same_thread": False}'
+        )
 
 
 def no_keywords(url: object) -> dict[str, Any]:
