@@ -250,6 +250,19 @@ def enqueue_another(order: int) -> None:
     outbox.append(order)
 
 
+@sitq.task(transactional=True)
+async def order_more(order: int, session: AsyncSession = sitq.injected) -> None:
+    queues[0].enqueue_in(session, confirm, order + 1)
+    await queues[0].aenqueue_in(session, confirm_later, order + 2)
+    outbox.append(order)
+
+
+@sitq.task(transactional=True)
+def order_more_and_fail(order: int, session: Session = sitq.injected) -> None:
+    queues[0].enqueue_in(session, confirm, order + 1)
+    raise ValueError("on purpose")
+
+
 queues: list[Any] = []
 
 
@@ -264,8 +277,10 @@ def test_inline_tasks_run_as_they_are_enqueued(app: App) -> None:
         app.queue.options(delay=60).enqueue(confirm, 5)
         app.queue.enqueue_many(confirm, [(6,), (7,)])
         assert outbox == [1, 2, 4, 3, 6, 7]
-        with pytest.raises(ValueError, match="on purpose"):
-            app.queue.enqueue(fail_at_first, 8)
+        for function in (fail_at_first, order_more_and_fail):
+            with pytest.raises(ValueError, match="on purpose"):
+                app.queue.enqueue(function, 7)
+        assert 8 not in outbox
     app.queue.enqueue(confirm, 9)
     assert 9 not in outbox
 
@@ -342,8 +357,12 @@ async def try_all(queue: TaskQueue, session: AsyncSession, connection: AsyncConn
         assert outbox[-1] == (9, 1)
         await queue.aenqueue_in(session, confirm, 10)
         assert outbox[-1] == 10
-        with pytest.raises(sitq.InvalidArgumentError, match="aenqueue_in"):
-            queue.enqueue_in(session, confirm, 11)
+        queue.enqueue_in(session, confirm, 11)  # which nobody can flush without awaiting it
+        assert outbox[-1] == 10
+        await session.commit()
+        queues[:] = [queue]
+        await queue.enqueue(order_more, 12)
+        assert outbox[-4:] == [11, 12, 13, (14, 1)]
 
 
 # Without a transaction, and what cannot be.
@@ -370,6 +389,9 @@ def test_drain_takes_a_session_of_its_own(app: App) -> None:
     app.queue.enqueue_in(app.session, confirm, 7)
     with AppTasks(app.queue.backend) as tasks:
         assert [task.status for task in tasks.drain(app.session)] == ["completed"]
+    app.queue.enqueue(confirm, 8)
+    assert [task.status for task in app.tasks.drain(app.session)] == ["completed"]
+    assert outbox == [7, 8]
 
 
 def test_what_is_no_transaction_is_refused() -> None:

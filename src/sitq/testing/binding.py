@@ -140,14 +140,18 @@ def unscoped(transaction: object) -> Session | Connection | AsyncSession | Async
     return transaction
 
 
+def is_usable_here(transaction: object) -> bool:
+    """Whether this code can use a transaction: an async one only where it can be awaited."""
+    return in_greenlet() or not isinstance(transaction, AsyncSession | async_scoped_session | AsyncConnection)
+
+
 def flush(transaction: AppTransaction) -> Session | Connection | AsyncSession | AsyncConnection:
     """Flush what a session holds; return the session or connection itself."""
     inner = unscoped(transaction)
-    if isinstance(inner, AsyncSession | AsyncConnection) and not in_greenlet():
+    if not is_usable_here(inner):
         raise InvalidArgumentError(
             "the test's transaction is an async one, so its verbs are to be awaited: await sitq_testing.adrain(), "
-            "aassert_enqueued(...), arefute_enqueued(...), aenqueued(...); await queue.aenqueue_in(...) in an inline "
-            "block; and TaskQueue instead of SyncTaskQueue"
+            "aassert_enqueued(...), arefute_enqueued(...), aenqueued(...); and TaskQueue instead of SyncTaskQueue"
         )
     if isinstance(inner, AsyncSession):
         inner.sync_session.flush()

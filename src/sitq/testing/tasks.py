@@ -17,7 +17,7 @@ from ..models import Task, TaskStatus
 from ..queue import TaskQueue
 from ..serialization import CloudpickleSerializer, Payload, Serializer
 from ..sync import SyncTaskQueue
-from .binding import AppTransaction, BoundDatabase, bound, flush, on_this_loop, wait_here
+from .binding import AppTransaction, BoundDatabase, bound, flush, is_usable_here, on_this_loop, wait_here
 from .clock import MovableClock
 from .running import Runner, Wait, wait_on_a_loop
 
@@ -54,6 +54,7 @@ class AppTasks:
         self._stack = ExitStack()
         self._bound: BoundDatabase | None = None
         self._clock: MovableClock | None = None
+        self._draining = 0
 
     def __enter__(self) -> AppTasks:
         if self._transaction is not None:
@@ -160,9 +161,20 @@ class AppTasks:
         return self._drain(session, raise_errors, wait_on_a_loop)
 
     def _drain(self, session: AppTransaction | None, raise_errors: bool, wait: Wait) -> list[Task]:
-        if session is not None:
-            with AppTasks(self.backend, session)._like(self) as inside:
-                return inside._drain(None, raise_errors, wait)
+        self._draining += 1
+        try:
+            if session is None:
+                return self._run_all(raise_errors, wait)
+            with bound(self.backend, session) as inside:
+                outside, self._bound = self._bound, inside
+                try:
+                    return self._run_all(raise_errors, wait)
+                finally:
+                    self._bound = outside
+        finally:
+            self._draining -= 1
+
+    def _run_all(self, raise_errors: bool, wait: Wait) -> list[Task]:
         ran: list[str] = []
         runner = Runner(self.backend, self._serializer)
         try:
@@ -177,10 +189,6 @@ class AppTasks:
             if self._bound is not None:
                 self._bound.forget_loaded()
         return [task for task in map(self.backend.get_task, dict.fromkeys(ran)) if task is not None]
-
-    def _like(self, other: AppTasks) -> AppTasks:
-        self._serializer, self._since = other._serializer, other._since
-        return self
 
     def _claim_next(self) -> Claim | None:
         now, paused = self.backend.now(), set(self.backend.paused_queues())
@@ -199,8 +207,8 @@ class AppTasks:
     def inline(self) -> Iterator[None]:
         """Run every task as it is enqueued, as long as the block lasts; what a function raises, ``enqueue`` raises.
 
-        Tasks whose time is to come wait for ``drain``. With ``enqueue_in`` the session is flushed at once; of an
-        async one only ``await queue.aenqueue_in(...)`` can do so.
+        Tasks whose time is to come wait for ``drain``. With ``enqueue_in`` the session is flushed at once. An async
+        one cannot be without ``await``, so the task waits for the next verb that is awaited, or for ``adrain``.
         """
         verbs = {name: getattr(self.backend, name) for name in ("enqueue", "aenqueue", "enqueue_in", "aenqueue_in")}
 
@@ -211,8 +219,10 @@ class AppTasks:
 
         def enqueue_in(transaction: AppTransaction, rows: Any) -> list[str]:
             ids: list[str] = verbs["enqueue_in"](transaction, rows)
-            flush(transaction)
-            self.drain(None if self._bound is not None else transaction)
+            # What a running task enqueues in its transaction waits for its commit; that drain comes to it.
+            if not self._draining and is_usable_here(transaction):
+                flush(transaction)
+                self.drain(None if self._bound is not None else transaction)
             return ids
 
         async def aenqueue(*args: Any) -> list[str]:
@@ -222,8 +232,9 @@ class AppTasks:
 
         async def aenqueue_in(transaction: AppTransaction, rows: Any) -> list[str]:
             ids: list[str] = await verbs["aenqueue_in"](transaction, rows)
-            await on_this_loop(flush, transaction)
-            await self.adrain(None if self._bound is not None else transaction)
+            if not self._draining:
+                await on_this_loop(flush, transaction)
+                await self.adrain(None if self._bound is not None else transaction)
             return ids
 
         changed = {"enqueue": enqueue, "aenqueue": aenqueue, "enqueue_in": enqueue_in, "aenqueue_in": aenqueue_in}
