@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 import uuid
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -594,23 +593,36 @@ def test_one_session_can_carry_the_tasks_of_two_queues(engine: Engine, queue: Sy
     assert len(queue.list()) == 2
 
 
+FORKING = """
+import os, sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from sitq import SQLAlchemyBackend, SyncTaskQueue
+
+engine = create_engine(sys.argv[1])
+queue = SyncTaskQueue(SQLAlchemyBackend(engine))
+queue.backend.initialize()
+queue.enqueue(print, "the parent's, by the queue's own connection")
+child = os.fork()
+if child == 0:
+    engine.dispose(close=False)
+with Session(engine) as session:
+    queue.enqueue_in(session, print, "by the app's")
+    session.commit()
+queue.enqueue(print, "by the queue's own")
+if child == 0:
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(len(queue.list()))
+queue.backend.close()
+engine.dispose()
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-def test_a_forked_child_needs_not_be_told_again_that_there_are_tables(tmp_path: Path) -> None:
-    with app_engine(f"sqlite:///{tmp_path / 'app.db'}") as engine:
-        queue = SyncTaskQueue(SQLAlchemyBackend(engine))
-        queue.backend.initialize()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of forking a process with threads
-            child = os.fork()
-        if child == 0:
-            try:
-                engine.dispose(close=False)
-                with Session(engine) as session:
-                    queue.enqueue_in(session, confirm, 1)
-                    session.commit()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
-        assert len(queue.list()) == 1
-        queue.backend.close()
+def test_a_forked_child_that_disposes_of_the_engine_goes_on_alone(engine: Engine, url: URL) -> None:
+    warnings = ("-W", "error", "-W", "ignore:This process:DeprecationWarning")  # of forking with threads
+    arguments = (sys.executable, *warnings, "-c", FORKING, url.render_as_string(hide_password=False))
+    forking = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=LONG)
+    assert forking.stderr == ""
+    assert forking.stdout == "5\n"
