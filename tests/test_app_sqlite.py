@@ -105,7 +105,7 @@ def test_the_apps_own_statement_keeps_its_error_and_gets_a_note(trapped: tuple[S
     session.add(Order(id=9))
     with pytest.raises(OperationalError) as caught:
         session.commit()
-    assert any("sitq.sqlite.configure" in note for note in caught.value.orig.__notes__)
+    assert any("sitq.sqlite.configure" in note for note in caught.value.__notes__)
 
 
 def test_a_task_that_waited_too_long_for_the_lock_is_an_error_of_sitqs(path: Path) -> None:

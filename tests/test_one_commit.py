@@ -253,6 +253,14 @@ def test_an_async_connection_takes_tasks_in_run_sync(url: URL) -> None:
     run(scenario)
 
 
+def test_without_a_transaction_a_task_is_committed_and_told_of_at_once(engine: Engine, queue: SyncTaskQueue) -> None:
+    waiter = Waiter(queue)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        task_id = queue.enqueue_in(connection, confirm, 1)
+        assert waiter.was_woken()
+        assert [task.id for task in queue.list()] == [task_id]
+
+
 def test_who_is_woken_finds_the_task(engine: Engine, queue: SyncTaskQueue) -> None:
     found: SimpleQueue[set[str]] = SimpleQueue()
     queue.backend.wakeups.on_notify = lambda topics: found.put({task.id for task in queue.list()})

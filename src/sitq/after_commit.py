@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cache
 from weakref import WeakKeyDictionary
@@ -37,11 +37,14 @@ class Wakes:
 _pending: WeakKeyDictionary[Session | Connection, Wakes] = WeakKeyDictionary()
 
 
-def wake_after_commit(owner: Session | Connection, wakeups: Wakeups, topics: Iterable[str]) -> None:
+def wake_after_commit(owner: Session | Connection, wakeups: Wakeups, topics: Collection[str]) -> None:
     """Notify topics as soon as the outermost transaction of a session or a connection has been committed.
 
     A rollback forgets them. One to a savepoint does not: who is then woken for nothing waits on.
     """
+    if isinstance(owner, Connection) and owner.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        wakeups.notify(topics)  # what it has executed is committed
+        return
     wakes = _pending.get(owner)
     if wakes is None:
         wakes = _pending[owner] = Wakes()

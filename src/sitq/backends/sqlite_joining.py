@@ -62,7 +62,7 @@ def explain_lock(context: ExceptionContext) -> None:
         why = "was written since this transaction began to read" if is_stale else "is locked by another connection"
         raise DatabaseLockedError(f"the database {target} {why}, so the task was not added: {REMEDY}")
     if is_stale:
-        error.add_note(f"sitq: {REMEDY}")
+        (context.sqlalchemy_exception or error).add_note(f"sitq: {REMEDY}")
 
 
 def table_written(context: ExceptionContext) -> str | None:
