@@ -353,7 +353,8 @@ def test_a_worker_that_stops_at_once_gives_back_what_was_not_committed(backend: 
             task_id = await queue.enqueue(kind)
             await wait_started(1)
             stopping = asyncio.create_task(worker.stop())
-            await asyncio.sleep(0.3)
+            for _ in range(8):  # in steps, so that the worker takes its own however late they come
+                await asyncio.sleep(0.05)
             gate.set()  # which a function in a thread has to end for, on SQLite
             await stopping
             assert (await queue.get_task(task_id)).status == "queued"
@@ -454,6 +455,31 @@ def test_a_function_may_roll_back_and_use_savepoints(backend: SQLAlchemyBackend)
         async with at_work(backend) as queue:
             assert await queue.result(await queue.enqueue(use_savepoints), timeout=LONG) is None
             assert [effects(backend, number) for number in (1, 2, 3, 7)] == [1, 1, 0, 0]
+
+    run(scenario)
+
+
+class AppSession(Session):
+    """As an app may have one."""
+
+
+@sitq.task(transactional=True, max_retries=1, retry_delay=0)
+def join_with_another_session(session: Session = sitq.injected) -> None:
+    ran.append("once more")
+    with AppSession(session.connection(), join_transaction_mode="create_savepoint") as own:
+        own.execute(INSERT, {"number": 1})
+        own.commit()
+    if len(ran) == 1:
+        raise ValueError("on purpose")
+
+
+@but_mariadb
+def test_a_session_of_the_apps_own_class_joins_the_transaction(backend: SQLAlchemyBackend) -> None:
+    async def scenario() -> None:
+        async with at_work(backend) as queue:
+            assert await queue.result(await queue.enqueue(join_with_another_session), timeout=LONG) is None
+            assert len(ran) == 2
+            assert effects(backend) == 1
 
     run(scenario)
 
