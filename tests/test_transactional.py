@@ -771,6 +771,21 @@ def test_a_server_is_reached_by_lent_engines_at_any_isolation_level(
     run(scenario)
 
 
+def test_a_url_with_an_async_driver_serves_both(server_database: Callable[[str], URL]) -> None:
+    url = emptied(server_database("postgresql")).set(drivername="postgresql+asyncpg")
+
+    async def scenario() -> None:
+        async with at_work(SQLAlchemyBackend(url)) as queue:
+            async with queue.backend.async_engine.begin() as connection:
+                await connection.run_sync(make_effects_on)
+            ids = [await queue.enqueue(kind, number) for kind in (insert, insert_later) for number in (1, 2)]
+            assert [await queue.result(task_id, timeout=LONG) for task_id in ids] == [10, 20, 10, 20]
+            async with queue.backend.async_engine.connect() as connection:
+                assert (await connection.execute(COUNT, {"number": 1})).scalar_one() == 2
+
+    run(scenario)
+
+
 def test_an_engine_with_one_connection_for_all_says_so() -> None:
     engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     with SQLAlchemyBackend(engine) as backend, pytest.raises(sitq.NotAvailableError, match="StaticPool has but one"):
