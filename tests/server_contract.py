@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import ClassVar
@@ -16,11 +15,11 @@ from sitq.testing.doors import ContractCase
 TABLES = ("results", "tasks", "sitq_queues")
 
 
-def emptied(url: URL, tables: Sequence[str] = TABLES) -> URL:
+def emptied(url: URL) -> URL:
     """Return the URL of a database when no row is left in it."""
     engine = create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
-        for table in tables:
+        for table in TABLES:
             connection.exec_driver_sql(f"DELETE FROM {table}")
     return url
 
@@ -32,16 +31,11 @@ class OnServer(ContractCase):
     driver: ClassVar[str]
     stack: ClassVar[ExitStack]
     url: ClassVar[URL]
-    tables: ClassVar[Sequence[str]] = TABLES
 
     @classmethod
     def setup_class(cls) -> None:
         cls.stack = ExitStack()
         cls.url = cls.stack.enter_context(empty_database(cls.kind, Path()))
-        cls.make_tables()
-
-    @classmethod
-    def make_tables(cls) -> None:
         with SQLAlchemyBackend(cls.url) as backend:
             backend.initialize()
 
@@ -50,7 +44,7 @@ class OnServer(ContractCase):
         cls.stack.close()
 
     def make_backend(self, folder: Path) -> BaseBackend:
-        url = emptied(self.url, self.tables)
+        url = emptied(self.url)
         return self.backend_for(url.set(drivername=self.driver))
 
     def backend_for(self, url: URL) -> BaseBackend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import app_models
 import sitq
 from databases import KINDS, empty_database, engine_to_migrate
 from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, SchemaError, declare_models, schema
-from sitq.testing.records import new_row, request
+from sitq.testing.records import MOMENT, completed, new_row, request
 
 OWN = ("tasks", "results", "sitq_queues")
 INDEXES = {"claim", "due", "ended", "lease"}
@@ -200,6 +200,27 @@ def test_the_app_has_its_tasks_and_results_and_relates_its_rows_to_those_of_the_
         assert queue.cancel(of_order) == {job.id: "requested"}
         with pytest.raises(InvalidArgumentError, match=r"selects Task.*select\(Job\)"):
             queue.cancel(select(sitq.Task))
+
+
+def test_verbs_with_sql_of_their_own_know_the_names_of_the_app(url: URL) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    app_models.Base.metadata.create_all(engine)
+    with sitq.SQLAlchemyBackend(url, models=app_models.MODELS) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        once = queue.options(unique_key="a").enqueue(print)
+        assert queue.options(unique_key="a").enqueue(print) == once
+        assert queue.options(unique_key="a", on_conflict="replace", priority=1).enqueue(print) == once
+        many = queue.enqueue_many(print, [(number,) for number in range(300)])
+        claims = backend.claim(request(limit=200))
+        assert [claim.id for claim in claims] == [once, *many[:199]]
+        assert backend.finish([completed(claim) for claim in claims]) == [True] * 200
+        assert backend.finish_and_claim([], request(limit=1))[1][0].id == many[199]
+        assert backend.reap_workers(["worker-1"]) == [many[199]]
+        assert set(queue.retry([once, many[0]]).values()) == {"queued"}
+        assert backend.purge(older_than=MOMENT + timedelta(days=1)) == 198
+        queue.pause("default")
+        assert backend.claim(request()) == []
+        assert backend.get_stats().total_tasks == 103
 
 
 def test_tables_that_lack_something_are_named_and_left_alone(url: URL) -> None:
