@@ -10,7 +10,9 @@ from unittest import mock
 from sqlalchemy import ColumnElement, Table, bindparam, func, update
 
 from sitq.backends import sqlite_connections
+from sitq.claims import Claim
 from sitq.heartbeat import Heartbeat
+from sitq.rounds import Rounds
 from sitq.store import finishing, leasing, progressing
 from sitq.store.tables import QUEUED, RUNNING, table_of
 
@@ -63,4 +65,15 @@ def with_deferred_begin() -> Iterator[None]:
         return try_once(driver, "BEGIN" if statement == "BEGIN IMMEDIATE" else statement, deadline)
 
     with mock.patch.object(sqlite_connections, "try_once", try_deferred):
+        yield
+
+
+@contextlib.contextmanager
+def without_second_look() -> Iterator[None]:
+    """A worker begins what it claimed, however long the answer took to reach it."""
+
+    async def held_since(self: Rounds, asked: float, claims: list[Claim]) -> list[Claim]:
+        return claims
+
+    with mock.patch.object(Rounds, "_held_since", held_since):
         yield

@@ -25,6 +25,7 @@ from sitq import BackendError, DatabaseUnavailableError, SQLiteBackend
 from sitq.testing import MovableClock
 from sitq.wakeups import Wakeups
 
+FENCED = ("finish", "finish_and_claim", "extend", "write_progress")
 LOCKED = ("database is locked", "database table is locked")
 
 
@@ -40,6 +41,7 @@ class Store:
             event.listen(backend.engine, "handle_error", self._after_error)
         self.connection = sqlite3.connect(path, isolation_level=None)
         self.interrupt: Callable[[], None] | None = None
+        self.is_interrupted = False
         self.begun_and_lost: str | None = None
 
     def empty(self, clock: MovableClock) -> None:
@@ -58,7 +60,11 @@ class Store:
         """Between the first statement of a transaction and the next, somebody else may want to write."""
         interrupt, self.interrupt = self.interrupt, None
         if interrupt is not None:
-            interrupt()
+            self.is_interrupted = True
+            try:
+                interrupt()
+            finally:
+                self.is_interrupted = False
 
     def _after_error(self, context: Any) -> None:
         if any(words in str(context.original_exception) for words in LOCKED):
@@ -143,7 +149,7 @@ class Link:
             raise Died
 
     def _commit(self, verb: str, args: tuple[Any, ...], *, disturbed: bool) -> Any:
-        if disturbed:
+        if disturbed and not self._store.is_interrupted:
             self._store.interrupt = self._fates.intrusion(self)
         try:
             answer = getattr(self._backend, verb)(*args)
@@ -166,3 +172,19 @@ class Link:
 
 def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
+
+
+def happened_in(verb: str, answer: Any) -> Counter[str]:
+    """What a call of a verb stands for in the summary."""
+    happened = Counter({"commits": 1})
+    if verb == "enqueue":
+        happened["enqueued"] = len(answer)
+    if verb.startswith("reap"):
+        happened["put back: lapsed" if verb == "reap" else "put back: worker died"] = len(answer)
+    if verb == "finish_and_claim":
+        happened["claimed"] = len(answer[1])
+        happened["claimed to run alone"] = sum(claim.isolated for claim in answer[1])
+    if verb in FENCED:
+        held = answer[0] if verb == "finish_and_claim" else answer
+        happened["writes fenced off"] = sum(not holds for holds in held)
+    return happened

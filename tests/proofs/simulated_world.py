@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 from collections import Counter
@@ -13,8 +14,8 @@ from itertools import count
 from typing import Any
 
 from proofs.judge import Judge, Violation
-from proofs.simulated_store import Link, Store, seconds
-from proofs.simulated_worker import LEASE, QUEUES, SimulatedPresence, SimulatedWorker
+from proofs.simulated_store import Link, Store, happened_in, seconds
+from proofs.simulated_worker import LEASE, QUEUES, Died, SimulatedPresence, SimulatedWorker
 from sitq import Retry, SitqError, Snooze
 from sitq.claims import Token
 from sitq.control import Cancel
@@ -93,7 +94,8 @@ class Simulation:
         """What somebody else does in the middle of a call."""
         others = [worker for worker in self._workers if worker.may_go_on() and worker.rounds and worker.id != link.name]
         beats = [worker.beat for worker in others]
-        return self.random.choice([self._write_elsewhere, *beats])
+        elsewhere = [self._write_elsewhere] if link is not self._app else []
+        return self.random.choice([*elsewhere, *beats, lambda: None])
 
     def dead_on(self, machine: int) -> list[str]:
         workers = self._workers + self._buried
@@ -247,12 +249,16 @@ class Simulation:
 
     def _as_app(self, verb: str, *args: Any) -> None:
         try:
-            self._app._commit(verb, args, disturbed=False)
-        except SitqError as error:
-            self.note("app", verb, "failed:", type(error).__name__)
+            getattr(self._app, verb)(*args)
+        except SitqError:
+            pass  # it is told in the story
+        except Died:
+            self._app.is_dead = False  # another process takes its place
 
     def _write_elsewhere(self) -> None:
-        self._as_app("pause_queue", "another")
+        """It touches no task, and needs the write lock like everybody."""
+        with contextlib.suppress(SitqError):
+            self._store.backends[0].pause_queue("another")
 
     # What goes wrong.
 
@@ -277,24 +283,7 @@ class Simulation:
             (worker.stop if what == "stops" else worker.stop_at_once)()
 
 
-FENCED = ("finish", "finish_and_claim", "extend", "write_progress")
 READS = ("cancel_requests", "next_due_at", "isolated_waiting")
 NEWS = {"cancel": [CANCELLATIONS], "extend": [], "write_progress": []}
 MISFORTUNES = (*["stalls"] * 3, "is blocked", "is killed", "stops", "stops at once", "the clock jumps")
 ENDS = ("return", "return", "return", "fail", "retry", "snooze", "cancel")
-
-
-def happened_in(verb: str, answer: Any) -> Counter[str]:
-    """What a call of a verb stands for in the summary."""
-    happened = Counter({"commits": 1})
-    if verb == "enqueue":
-        happened["enqueued"] = len(answer)
-    if verb.startswith("reap"):
-        happened["put back: lapsed" if verb == "reap" else "put back: worker died"] = len(answer)
-    if verb == "finish_and_claim":
-        happened["claimed"] = len(answer[1])
-        happened["claimed to run alone"] = sum(claim.isolated for claim in answer[1])
-    if verb in FENCED:
-        held = answer[0] if verb == "finish_and_claim" else answer
-        happened["writes fenced off"] = sum(not holds for holds in held)
-    return happened

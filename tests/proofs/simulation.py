@@ -66,6 +66,8 @@ def main(arguments: list[str]) -> int:
     with store_for_seeds() as store:
         for seed in range(first, first + given.seeds):
             happened += run_seed(store, seed).happened
+            if (seed - first) % 100 == 99:
+                print(f"{seed - first + 1} of {given.seeds} seeds", flush=True)
     print(f"{given.seeds} seeds from {first} in {time.monotonic() - began:.0f} s, no violation")
     print(*(f"{number:9,}  {what}" for what, number in sorted(happened.items())), sep="\n")
     return 0
