@@ -19,7 +19,7 @@ def freeze_here(backend: Any) -> None:
     """Stop this process, as soon as it commits nothing, until ``thaw``."""
     with backend._database._writer._committing:
         os.kill(os.getpid(), signal.SIGSTOP)
-        time.sleep(0.01)  # the signal may reach another thread first
+        time.sleep(0.5)  # the signal may reach another thread first
 
 
 def freeze_on_signal(backend: Any) -> None:

@@ -304,6 +304,16 @@ class Database:
         """Open a connection whose transactions take the write lock when they begin."""
         return again_if_lost(lambda: self.dialect.connect_to_write(self._engines.called_engine))
 
+    def connect_to_commit(self) -> Connection:
+        """``connect_to_write`` for short transactions: one that stands still is ended by its server."""
+
+        def connect() -> Connection:
+            connection = self.dialect.connect_to_write(self._engines.called_engine)
+            self.dialect.limit_pauses(connection)
+            return connection
+
+        return again_if_lost(connect)
+
     def connect_to_snapshot(self) -> Connection:
         """Open a connection whose transaction sees one moment of the database."""
         return self.dialect.connect_to_snapshot(self._engines.called_engine)

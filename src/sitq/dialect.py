@@ -100,6 +100,12 @@ class Dialect(ABC):
     def connect_to_write(self, engine: Engine) -> Connection:
         """Open a connection whose transactions take the write lock when they begin."""
 
+    def limit_pauses(self, connection: Connection) -> None:
+        """Let the server roll a transaction back that stands still on this connection; no transaction is open then.
+
+        Its process may be stopped, or its host be gone, and it holds rows that others pass over.
+        """
+
     @abstractmethod
     def engine_for_tasks(self, engine: Engine) -> Engine:
         """Make a facade of an engine for sessions of transactional tasks, in whose transaction their claims end.

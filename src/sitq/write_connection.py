@@ -26,8 +26,8 @@ LONGEST_PAUSE = 0.05
 class WriteAccess(Protocol):
     """How a database is written."""
 
-    def connect_to_write(self) -> Connection:
-        """Open a connection whose transactions take the write lock when they begin."""
+    def connect_to_commit(self) -> Connection:
+        """Open a connection whose transactions take the write lock when they begin, and are to be short."""
 
     def before_write(self, connection: Connection) -> None:
         """Do what is due on the connection; leave no transaction open."""
@@ -81,7 +81,7 @@ class WriteConnection:
     def _transact(self, work: Callable[[Connection], T]) -> T:
         self._is_committing = False
         if self._connection is None:
-            self._connection = self._access.connect_to_write()
+            self._connection = self._access.connect_to_commit()
         self._access.before_write(self._connection)
         with self._connection.begin() as transaction:
             outcome = work(self._connection)

@@ -91,9 +91,9 @@ def stop_and_continue(bench: Bench) -> None:
     bench.until_seen("ended", len(begun_by(victim, bench)), of=lambda event: event.process == victim.pid)
 
 
-def stop_before_completion(bench: Bench) -> None:
+def stop_at(point: str, bench: Bench) -> None:
     """A worker is stopped when it is about to write endings, and writes them while others run the same tasks."""
-    victim = bench.start(point=witness.BEFORE_COMPLETION, kills=False, lease=SHORT)
+    victim = bench.start(point=point, kills=False, lease=SHORT)
     bench.hold(1)
     bench.lapses = True
     bench.start(lease=SHORT)
@@ -264,7 +264,8 @@ FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     "SIGKILL on another machine": (kill_elsewhere, ANY),
     "SIGKILL of an enqueuer": (kill_an_enqueuer, ANY),
     "SIGSTOP while tasks run": (stop_and_continue, ANY),
-    "SIGSTOP before completion": (stop_before_completion, ANY),
+    f"SIGSTOP {witness.BEFORE_COMPLETION}": (partial(stop_at, witness.BEFORE_COMPLETION), ANY),
+    f"SIGSTOP {witness.IN_COMPLETION}": (partial(stop_at, witness.IN_COMPLETION), SERVERS),
     "event loop blocked": (block_the_loop, ANY),
     "two reapers at once": (reap_at_once, ANY),
     "clock stepped forward": (partial(step_the_clock, 60.0), ANY),

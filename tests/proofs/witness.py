@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -68,9 +69,16 @@ class Witness:
             self._left -= 1
             if self._left == 0:
                 self.log.write("fault")
-                if self._kills:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                freeze_here(self._backend)
+                self._die_or_freeze(point)
+
+    def _die_or_freeze(self, point: str) -> None:
+        if self._kills:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif point == IN_COMPLETION:  # where the one that commits is
+            os.kill(os.getpid(), signal.SIGSTOP)
+            time.sleep(0.5)  # the signal may reach another thread first
+        else:
+            freeze_here(self._backend)
 
     def begin(self, number: int, task: sitq.CurrentTask) -> Run:
         """A function begins, under the claim that this process holds."""

@@ -14,7 +14,7 @@ from ..models import Models
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, mariadb_grants, take_lists
 from .mariadb_errors import LOST_RACES, errno, translate
-from .servers import ServerBackend, ServerDialect
+from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
 from .sources import DatabaseAddress
 
 # Named locks belong to the server, not to a database, and a name is at most 64 characters long.
@@ -79,6 +79,11 @@ class MariaDBDialect(ServerDialect):
 
     def write_settings(self) -> Iterable[str]:
         return (f"SET SESSION innodb_lock_wait_timeout = {max(1, round(self.source.connection_timeout))}",)
+
+    def pause_settings(self, connection: Connection) -> Iterable[str]:
+        if getattr(connection.dialect, "is_mariadb", False):
+            return (f"SET SESSION idle_transaction_timeout = {LONGEST_PAUSE}",)
+        return ()  # MySQL knows no such limit
 
     def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:
         database = connection.execute(select(func.database())).scalar_one()

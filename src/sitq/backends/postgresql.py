@@ -25,7 +25,7 @@ from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
 from .postgresql_bulk import copy_in, unnest
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
-from .servers import ServerBackend, ServerDialect
+from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
 from .sources import DatabaseAddress, EngineSource
 
 CHANNEL = "sitq"
@@ -114,6 +114,9 @@ class PostgreSQLDialect(ServerDialect):
 
     def write_settings(self) -> Iterable[str]:
         return (f"SET lock_timeout = {round(self.source.connection_timeout * 1000)}",)
+
+    def pause_settings(self, connection: Connection) -> Iterable[str]:
+        return (f"SET idle_in_transaction_session_timeout = {LONGEST_PAUSE * 1000}",)
 
     def grants(self, connection: Connection, lists: AccessLists, models: Models) -> list[str]:
         database, schema = connection.execute(select(func.current_database(), func.current_schema())).one()

@@ -20,6 +20,7 @@ LOST_RACES = ("40001", "40P01")
 _KINDS: dict[str, tuple[type[BackendError], str]] = {
     "08": (DatabaseUnavailableError, "cannot be reached"),
     "57P": (DatabaseUnavailableError, "cannot be reached"),
+    "25P03": (DatabaseUnavailableError, "has ended a transaction that stood still"),
     "25006": (DatabaseUnavailableError, "is on a server that only reads, as a standby does"),
     "53300": (
         DatabaseUnavailableError,

@@ -30,6 +30,9 @@ DRIVERS = ("psycopg", "psycopg2", "asyncpg", "pg8000", "pymysql", "asyncmy", "ai
 # SQLAlchemy adapts the errors of async drivers in modules of its own.
 ADAPTED = "sqlalchemy.dialects."
 
+LONGEST_PAUSE = 10
+"""Seconds; sitq's own transactions never wait for anything but the server, so who pauses for longer has stopped."""
+
 
 @guarded
 class ServerBackend(SQLAlchemyBackend):
@@ -126,6 +129,11 @@ class ServerDialect(Dialect):
         for statement in self.write_settings():
             connection.exec_driver_sql(statement)
 
+    def limit_pauses(self, connection: Connection) -> None:
+        for statement in self.pause_settings(connection):
+            connection.exec_driver_sql(statement)
+        connection.commit()
+
     def engine_for_tasks(self, engine: Engine) -> Engine:
         # Not an app's stricter level: the heartbeat writes to the very row that the transaction ends with.
         return engine.execution_options(isolation_level="READ COMMITTED") if self.borrows_engines else engine
@@ -153,6 +161,10 @@ class ServerDialect(Dialect):
     @abstractmethod
     def write_settings(self) -> Iterable[str]:
         """The statements that set up the session that writes."""
+
+    @abstractmethod
+    def pause_settings(self, connection: Connection) -> Iterable[str]:
+        """The statements that let the server end a transaction of the session after ``LONGEST_PAUSE``."""
 
     def presence(self, worker_id: str) -> Presence:
         return file_presence(worker_id, shared_folder(self.source.target), private=True)
