@@ -6,8 +6,11 @@ import ast
 import asyncio
 import inspect
 import re
+import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from sybil import Document, Example
@@ -42,6 +45,14 @@ class Blocks(CodeBlockParser):
             self.runner.run(awaitable)
 
 
+def as_module(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The namespace of a module that can be imported, since functions with models in them do not travel by value."""
+    module = ModuleType(name)
+    module.__file__ = str(folder / f"{name}.py")
+    monkeypatch.setitem(sys.modules, name, module)
+    return vars(module)
+
+
 @OLD_WORDS
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +61,10 @@ def test_every_block_of_the_page_runs(page: Path, tmp_path: Path, monkeypatch: p
         if page.name in SERVERS:
             url = stack.enter_context(empty_database(SERVERS[page.name], tmp_path))
             monkeypatch.setenv("DATABASE_URL", url.render_as_string(hide_password=False))
-        for example in Document.parse(str(page), Blocks(runner)).examples():
+        document = Document.parse(str(page), Blocks(runner))
+        if page.name in EXAMPLES:
+            document.namespace = as_module("shop", tmp_path, monkeypatch)
+        for example in document.examples():
             example.evaluate()
 
 
