@@ -12,7 +12,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.util import find_spec
 
-from . import report
+from . import anatomy, report
 from .contest import ROOT, Figure, figures_of
 from .contestants import NAMES, load
 
@@ -36,6 +36,10 @@ def main() -> None:
         if options.write:
             report.write_between(PAGE, kind, text)
             report.plot(kind, names, rates, PAGE.parent / f"performance-{kind}.png")
+    stages = anatomy.table()
+    print(stages)
+    if options.write:
+        report.write_between(PAGE, "anatomy", stages)
 
 
 def measure(kind: str, names: list[str], rounds: int, scale: float) -> list[Figure]:

@@ -19,13 +19,12 @@ TASKS, BATCH, TRIES = 1_000, 100, 7
 REQUEST = ClaimRequest("worker", ("default",), BATCH, 60.0)
 
 
-def main() -> None:
-    """Measure, and print a table."""
+def table() -> str:
+    """Measure, and return a table in Markdown."""
     with tempfile.TemporaryDirectory() as folder, sitq.SQLiteBackend(f"{folder}/tasks.db") as backend:
         stages = anatomy(backend)
-    print("| a task on SQLite, NORMAL | µs of a processor |\n|---|---|")
-    for stage, microseconds in stages.items():
-        print(f"| {stage} | {microseconds:.1f} |")
+    lines = ["| a task on SQLite, NORMAL | µs of a processor |", "|---|---|"]
+    return "\n".join(lines + [f"| {stage} | {microseconds:.1f} |" for stage, microseconds in stages.items()])
 
 
 def anatomy(backend: sitq.SQLiteBackend) -> dict[str, float]:
@@ -89,4 +88,4 @@ async def run_all(claims: list[Claim], serializer: CloudpickleSerializer) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    print(table())

@@ -38,10 +38,12 @@ class Goal(NamedTuple):
 
 GOALS = {
     "sqlite": (
+        Goal("one", "sitq_sqlite", "one", "huey_sqlite_full", 3.0),
         Goal("one", "sitq_sqlite", "one", "huey_sqlite", 3.0),
         Goal("one", "sitq_sqlite", "one", "taskito_sqlite", 1.0),
         Goal("concurrent", "sitq_sqlite", "one", "by_hand_sqlite", 0.6),
         Goal("bulk", "sitq_sqlite", "bulk", "litequeue_sqlite", 1.2),
+        Goal("drain_async", "sitq_sqlite", "drain", "huey_sqlite_full", 8.0),
         Goal("drain_async", "sitq_sqlite", "drain", "huey_sqlite", 8.0),
         Goal("drain_async", "sitq_sqlite", "drain", "by_hand_core", 0.35),
         Goal("drain", "sitq_sqlite", "drain", "by_hand_core", 0.2),

@@ -10,6 +10,7 @@ NAMES = {
         "by_hand_core",
         "sitq_sqlite",
         "sitq_sqlite_full",
+        "huey_sqlite_full",
         "huey_sqlite",
         "litequeue_sqlite",
         "taskito_sqlite",

@@ -13,15 +13,16 @@ from . import Contestant
 class Entry(Contestant):
     """One consumer thread a process; results are stored."""
 
-    title = "huey"
+    title = "huey, set to NORMAL"
     durability = "WAL, synchronous=NORMAL"
     share = 0.3
+    synchronous = "NORMAL"
 
     def __init__(self, place: str) -> None:
         """Declare the tasks, as huey wants it."""
         super().__init__(place)
         self.huey = SqliteHuey("benchmark", filename=f"{place}/huey.db", timeout=60)
-        self.huey.storage.conn.execute("PRAGMA synchronous=NORMAL")
+        self.huey.storage.conn.execute(f"PRAGMA synchronous={self.synchronous}")
         self.tasks: dict[str, Any] = {
             name: self.huey.task(name=name)(task) for name, task in TASKS.items() if name != "anoop"
         }
