@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, delete, select, text, update
+from sqlalchemy import URL, create_engine, delete, func, select, text, update
 from sqlalchemy.orm import Session, aliased
 
 from databases import KINDS, empty_database
@@ -149,6 +149,10 @@ def test_a_task_that_changes_meanwhile_is_left_alone(server_database: Callable[[
         (select(Task, Result), "selects Task, Result"),
         (select(aliased(Task)), "not just tasks"),
         (select(text("1")), "not just tasks"),
+        (select(func.count(Task.id)), "selects count"),
+        (select(func.max(Task.id)), "selects max"),
+        (select(Task).distinct(), "distinct, group_by or having"),
+        (select(Task.id).group_by(Task.id), "distinct, group_by or having"),
         (delete(Task), "a Delete selects no tasks"),
         (text("SELECT * FROM tasks"), "a TextClause selects no tasks"),
     ],

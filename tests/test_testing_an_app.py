@@ -266,6 +266,16 @@ def order_more_and_fail(order: int, session: Session = sitq.injected) -> None:
 queues: list[Any] = []
 
 
+def test_inline_mode_goes_on_after_an_inner_one(app: App) -> None:
+    with app.tasks.inline():
+        with app.tasks.inline():
+            app.queue.enqueue(confirm, 1)
+        app.queue.enqueue(confirm, 2)
+        assert outbox == [1, 2]
+    app.queue.enqueue(confirm, 3)
+    assert outbox == [1, 2]
+
+
 def test_inline_tasks_run_as_they_are_enqueued(app: App) -> None:
     queues[:] = [app.queue]
     with app.tasks.inline():

@@ -6,16 +6,16 @@ meanwhile is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ..claims import CancelResult, RetryResult
 from ..exceptions import InvalidArgumentError
-from ..models import Models, StoreModels, TaskSelect
+from ..models import Models, StoreModels, TaskMixin, TaskSelect
 from .cancelling import cancel_some
 from .door import Door
 from .retrying import retry_some
@@ -29,10 +29,21 @@ def check_selection(models: Models, statement: object) -> TaskSelect:
     if not isinstance(statement, Select):
         raise InvalidArgumentError(f"a {type(statement).__name__} selects no tasks: {wanted}")
     selected = statement.column_descriptions
-    if not selected or any(each.get("entity") is not task for each in selected):
+    # The function of a column, such as a count, names the entity too, and stands for many tasks.
+    if not selected or any(not is_of(task, each) for each in selected):
         names = ", ".join(str(each["name"]) for each in selected) or "nothing"
         raise InvalidArgumentError(f"the statement selects {names}, which is not just tasks of this queue: {wanted}")
+    if statement._distinct or statement._group_by_clauses or statement._having_criteria:
+        raise InvalidArgumentError(
+            f"tasks that a statement puts together, by distinct, group_by or having, cannot be locked: {wanted}"
+        )
     return statement
+
+
+def is_of(task: type[TaskMixin], selected: Mapping[str, Any]) -> bool:
+    """Whether one thing that a statement selects is a task, or a column of one."""
+    expression = selected["expr"]
+    return selected.get("entity") is task and (expression is task or isinstance(expression, InstrumentedAttribute))
 
 
 def selected_ids(session: Session, models: Models, statement: TaskSelect) -> list[str]:

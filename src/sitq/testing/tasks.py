@@ -238,12 +238,14 @@ class AppTasks:
             return ids
 
         changed = {"enqueue": enqueue, "aenqueue": aenqueue, "enqueue_in": enqueue_in, "aenqueue_in": aenqueue_in}
+        before = {name: vars(self.backend)[name] for name in changed if name in vars(self.backend)}
         vars(self.backend).update(changed)
         try:
             yield
         finally:
             for name in changed:
                 del vars(self.backend)[name]
+            vars(self.backend).update(before)
 
     # The async twins.
 
