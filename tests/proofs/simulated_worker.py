@@ -164,10 +164,10 @@ class SimulatedWorker:
         if self.is_over:
             return None
         timer = self.loop.next_timer()
-        times = [self.next_beat, self.next_look]
+        times = [] if self.rounds is None else [self.next_beat, self.next_look]
         times += [] if timer is None else [max(timer, self.blocked_until)]
         times += [self.blocked_until] if self.loop._ready and self.blocked_until > self.host.time() else []
-        return max(min(times), self.stalled_until)
+        return max(min(times), self.stalled_until) if times else None
 
     def turn(self) -> None:
         """Its event loop goes on by a step."""

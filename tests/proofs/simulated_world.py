@@ -176,7 +176,9 @@ class Simulation:
             self.random.choice(turns)()
         else:
             times = [each for worker in self._workers if (each := worker.next_event()) is not None]
-            self._pass_time(min([*times, self._time + 5.0]))
+            until = min([*times, self._time + 5.0])
+            assert until > self._time, "the simulation stands still"
+            self._pass_time(until)
 
     def _pass_time(self, until: float) -> None:
         self._clock.move(max(0.0, until - self._time))
