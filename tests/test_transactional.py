@@ -417,6 +417,30 @@ def commit_by_a_block(session: Session = sitq.injected) -> None:
         session.execute(INSERT, {"number": 1})
 
 
+@sitq.task(transactional=True)
+def commit_the_connection(session: Session = sitq.injected) -> None:
+    session.execute(INSERT, {"number": 1})
+    session.connection().commit()
+
+
+@sitq.task(transactional=True)
+async def commit_the_connection_later(session: AsyncSession = sitq.injected) -> None:
+    await session.execute(INSERT, {"number": 1})
+    await (await session.connection()).commit()
+
+
+@sitq.task(transactional=True)
+def close_it(session: Session = sitq.injected) -> None:
+    with session:
+        session.execute(INSERT, {"number": 1})
+
+
+@sitq.task(transactional=True)
+async def close_it_later(session: AsyncSession = sitq.injected) -> None:
+    async with session:
+        await session.execute(INSERT, {"number": 1})
+
+
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -425,6 +449,10 @@ def commit_by_a_block(session: Session = sitq.injected) -> None:
         (commit_it, "does not commit its session"),
         (commit_it_later, "does not commit its session"),
         (commit_by_a_block, "does not commit its session"),
+        (commit_the_connection, "does not commit its session"),
+        (commit_the_connection_later, "does not commit its session"),
+        (close_it, "neither closes its session"),
+        (close_it_later, "neither closes its session"),
     ],
 )
 def test_what_cannot_be_committed_fails(path: Path, function: Any, message: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import greenlet_spawn
@@ -25,6 +26,15 @@ from .wakeups import RESULTS
 
 T = TypeVar("T")
 
+SESSION_OPTIONS: dict[str, Any] = {"expire_on_commit": False, "close_resets_only": False}
+"""Of a task's session. One that its function has closed stays so, since what it did there is lost."""
+
+
+COMMITS_ITSELF = (
+    "a transactional task does not commit its session: the worker does, together with the task's completion, when "
+    "the function has returned; session.begin_nested() makes a savepoint"
+)
+
 
 class SessionTransaction:
     """The transaction of one attempt, over a session that nobody else commits."""
@@ -34,6 +44,7 @@ class SessionTransaction:
         self._database = database
         self._begun_at: float | None = None
         self._is_completing = False
+        self._watched: Connection | None = None
         event.listen(session, "after_begin", self._note_beginning)
         event.listen(session, "after_transaction_end", self._note_end)
         event.listen(session, "before_commit", self._refuse_commit)
@@ -45,6 +56,7 @@ class SessionTransaction:
 
     def complete(self, outcome: Outcome, progress: Progress | None = None) -> bool:
         """Commit with the task's completion, or roll back if the claim no longer holds; say which."""
+        self._require_open()
         self.session.flush()
         if not self._write(outcome, progress):
             self.session.rollback()
@@ -52,6 +64,17 @@ class SessionTransaction:
         self._commit()
         self._database.wakeups.notify([RESULTS])
         return True
+
+    def _require_open(self) -> None:
+        if self.session.in_transaction():
+            return
+        try:
+            self.session.begin()  # as the next statement would
+        except InvalidRequestError as error:
+            raise TaskError(
+                "a transactional task neither closes its session nor uses it in a with block, which closes it: "
+                "the worker commits it when the function has returned, and what a closed one held is rolled back"
+            ) from error
 
     def _commit(self) -> None:
         connection = self.session.connection()
@@ -75,20 +98,28 @@ class SessionTransaction:
             # SQLAlchemy's own error may show the parameters, and so the function's value.
             raise translation from getattr(error, "orig", None)
 
-    def _note_beginning(self, session: Session, transaction: object, connection: object) -> None:
+    def _note_beginning(self, session: Session, transaction: object, connection: Connection) -> None:
         if self._begun_at is None:
             self._begun_at = time.monotonic()
+            self._watched = connection
+            event.listen(connection, "commit", self._refuse_commit_below)
 
     def _note_end(self, session: Session, transaction: Any) -> None:
         if transaction.parent is None:
             self._begun_at = None
+            if self._watched is not None:
+                event.remove(self._watched, "commit", self._refuse_commit_below)
+                self._watched = None
 
     def _refuse_commit(self, session: Session) -> None:
         if not (self._is_completing or session.in_nested_transaction()):
-            raise TaskError(
-                "a transactional task does not commit its session: the worker does, together with the task's "
-                "completion, when the function has returned; session.begin_nested() makes a savepoint"
-            )
+            raise TaskError(COMMITS_ITSELF)
+
+    def _refuse_commit_below(self, connection: Connection) -> None:
+        """Refuse a commit of the session's connection, of which the session would not hear."""
+        if not self._is_completing:
+            roll_back(connection)  # SQLAlchemy takes a transaction for ended whose commit was refused
+            raise TaskError(COMMITS_ITSELF)
 
 
 def roll_back(connection: Connection) -> None:
@@ -127,7 +158,7 @@ def transact(database: Database, work: Callable[[SessionTransaction], T]) -> T:
 
 
 def _transact(database: Database, engine: Engine, work: Callable[[SessionTransaction], T]) -> T:
-    with Session(database.dialect.engine_for_tasks(engine), expire_on_commit=False) as session:
+    with Session(database.dialect.engine_for_tasks(engine), **SESSION_OPTIONS) as session:
         transaction = SessionTransaction(database, session)
         with holding(database, lambda: transaction.begun_at is not None):
             return work(transaction)
@@ -159,7 +190,7 @@ async def _atransact(
     database: Database, engine: AsyncEngine, work: Callable[[AsyncSessionTransaction], Awaitable[T]]
 ) -> T:
     facade = AsyncEngine(database.dialect.engine_for_tasks(engine.sync_engine))
-    session = AsyncSession(facade, expire_on_commit=False)
+    session = AsyncSession(facade, **SESSION_OPTIONS)
     try:
         transaction = AsyncSessionTransaction(database, session)
         with holding(database, lambda: transaction.begun_at is not None):

@@ -19,7 +19,7 @@ from ..database import Database
 from ..exceptions import ConfigurationError, InvalidArgumentError, NotAvailableError
 from ..joining import bind_arguments
 from ..models import StoreModels
-from ..task_transaction import AsyncSessionTransaction, SessionTransaction
+from ..task_transaction import SESSION_OPTIONS, AsyncSessionTransaction, SessionTransaction
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class BoundDatabase:
 
     def transact(self, work: Callable[[SessionTransaction], T]) -> T:
         """See ``Transactions``."""
-        with Session(self.connection(), join_transaction_mode="create_savepoint", expire_on_commit=False) as session:
+        with Session(self.connection(), join_transaction_mode="create_savepoint", **SESSION_OPTIONS) as session:
             return work(SessionTransaction(self._database, session))
 
     async def atransact(self, work: Callable[[AsyncSessionTransaction], Awaitable[T]]) -> T:
@@ -123,7 +123,7 @@ class BoundDatabase:
                 "an async transactional task needs an AsyncSession, and the test's transaction is a sync one: "
                 "let the fixture sitq_session give an AsyncSession"
             )
-        session = AsyncSession(connection, join_transaction_mode="create_savepoint", expire_on_commit=False)
+        session = AsyncSession(connection, join_transaction_mode="create_savepoint", **SESSION_OPTIONS)
         async with session:
             return await work(AsyncSessionTransaction(self._database, session))
 
