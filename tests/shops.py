@@ -97,7 +97,7 @@ def until(found: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + PATIENCE
     while not (something := found()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        time.sleep(0.1)
     return something
 
 
