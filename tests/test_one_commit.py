@@ -19,7 +19,8 @@ from queue import SimpleQueue
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, inspect, make_url, select
+from sqlalchemy import URL, Engine, create_engine, insert, inspect, make_url, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import (
     AsyncSession,
     async_scoped_session,
@@ -634,3 +635,18 @@ def test_a_forked_child_that_disposes_of_the_engine_goes_on_alone(engine: Engine
     forking = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=LONG)
     assert forking.stderr == ""
     assert forking.stdout == "5\n"
+
+
+def test_a_refused_flush_does_not_show_what_was_enqueued(engine: Engine) -> None:
+    with SQLAlchemyBackend(engine) as backend:
+        queue = SyncTaskQueue(backend)
+        taken = queue.enqueue(confirm, 1)
+        with Session(engine) as session:
+            queue.options(queue="private").enqueue_in(session, confirm, 2)
+            (task,) = session.new
+            task.id = taken
+            with pytest.raises(IntegrityError) as refused:
+                session.flush()
+        assert "private" not in str(refused.value)
+        with Session(engine) as session, pytest.raises(IntegrityError, match="pear"):
+            session.execute(insert(Order), [{"id": 1, "task_id": "pear"}] * 2)

@@ -7,7 +7,8 @@ from functools import cache, lru_cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, Pool, Update, event, inspect, update
+from sqlalchemy import Connection, Engine, Pool, Table, Update, event, inspect, update
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -28,6 +29,9 @@ AsyncTransaction: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncCo
 
 _joined: WeakKeyDictionary[Session, set[Database]] = WeakKeyDictionary()
 """The sessions with tasks that wait to be flushed, or to be committed."""
+
+_task_tables: WeakSet[Table] = WeakSet()
+"""The tables whose new rows are never shown in errors."""
 
 
 class ThirdDoor:
@@ -116,6 +120,8 @@ class ThirdDoor:
                 f"the queue's is {self._database.target}. If they are one, lend the engine: SQLAlchemyBackend(engine)"
             )
         self._database.dialect.join(engine, self._models)
+        _task_tables.add(table_of(self._models.task))
+        event.listen(engine, "handle_error", hide_parameters)
         self._known.add(engine.pool)
 
 
@@ -152,6 +158,14 @@ def bind_arguments(models: Models) -> dict[str, Any]:
 def write_to(task: type[TaskMixin]) -> Update:
     """A statement that stands for any that writes."""
     return update(table_of(task))
+
+
+def hide_parameters(context: ExceptionContext) -> None:
+    """Keep calls and keys out of the message where a task is refused, whatever the engine shows of other rows."""
+    compiled: Any = getattr(context.execution_context, "compiled", None)
+    table = getattr(getattr(compiled, "statement", None), "table", None)
+    if table in _task_tables and context.sqlalchemy_exception is not None:
+        context.sqlalchemy_exception.hide_parameters = True
 
 
 def join(session: Session, database: Database) -> None:
