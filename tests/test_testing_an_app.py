@@ -23,7 +23,7 @@ import sitq.sqlite
 from databases import SERVERS
 from dict_backend import DictBackend
 from server_contract import emptied
-from sitq import SQLAlchemyBackend, SQLiteBackend, SyncTaskQueue, TaskQueue
+from sitq import InvalidArgumentError, SitqError, SQLAlchemyBackend, SQLiteBackend, SyncTaskQueue, TaskQueue
 from sitq.testing import AppTasks
 
 pytest_plugins = ["pytester"]
@@ -519,3 +519,18 @@ def test_the_plugin_imports_nothing_of_sitq_before_it_is_used() -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
     assert project["project"]["entry-points"]["pytest11"] == {"sitq": "pytest_sitq"}
+
+
+def test_tables_that_are_not_there_give_an_error_of_sitqs_own(app: App) -> None:
+    elsewhere = create_engine("sqlite://")
+    with elsewhere.connect() as connection, AppTasks(app.queue, connection):
+        with pytest.raises(SitqError) as missing:
+            app.queue.enqueue(confirm, 1)
+        assert "tasks" in str(missing.value)
+        assert "INSERT" not in str(missing.value)
+    elsewhere.dispose()
+
+
+def test_only_a_queue_or_a_backend_is_tested() -> None:
+    with pytest.raises(InvalidArgumentError, match="a TaskQueue, a SyncTaskQueue or a backend, not of a value of type"):
+        AppTasks("queue")  # type: ignore[arg-type]

@@ -62,12 +62,14 @@ class BoundDatabase:
 
     def read(self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Database``; so for every door."""
-        with Session(self.connection(), expire_on_commit=False) as session:
+        connection = self.connection()
+        with self._database.translated(), Session(connection, expire_on_commit=False) as session:
             return function(session, self._database.models, *args, **kwargs)
 
     def write(self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Database``."""
-        with self.connection().begin_nested() as savepoint:
+        connection = self.connection()
+        with self._database.translated(), connection.begin_nested() as savepoint:
             return function(savepoint.connection, self._database.models, *args, **kwargs)
 
     def write_rows(

@@ -13,6 +13,7 @@ from ..calls import read_callee, readable_name
 from ..claims import Claim, ClaimRequest
 from ..exceptions import InvalidArgumentError, SitqError
 from ..ids import new_id
+from ..joining import kind_of
 from ..models import Task, TaskStatus
 from ..queue import TaskQueue
 from ..serialization import CloudpickleSerializer, Payload, Serializer
@@ -47,6 +48,11 @@ class AppTasks:
     def __init__(
         self, queue: TaskQueue | SyncTaskQueue | BaseBackend, transaction: AppTransaction | None = None
     ) -> None:
+        if not isinstance(queue, TaskQueue | SyncTaskQueue | BaseBackend):
+            raise InvalidArgumentError(
+                f"tests are of a TaskQueue, a SyncTaskQueue or a backend, not of {kind_of(queue)}: "
+                "see the fixture sitq_queue"
+            )
         self.backend: BaseBackend = queue if isinstance(queue, BaseBackend) else queue.backend
         self._serializer: Serializer = CloudpickleSerializer() if isinstance(queue, BaseBackend) else queue.serializer
         self._transaction = transaction
