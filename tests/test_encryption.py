@@ -20,7 +20,7 @@ import pytest
 
 import sitq
 from sitq import SQLiteBackend, SyncTaskQueue
-from sitq.backends import sqlite, sqlite_rekeying
+from sitq.backends import sqlite_dialect, sqlite_rekeying
 from sitq.ids import new_id
 from sitq.secret import Secret
 from sitq.testing import BackendContract
@@ -346,7 +346,7 @@ def test_who_waits_for_the_lock_meanwhile_does_not_write_into_the_old_file_eithe
 ) -> None:
     """The write has found the file in its place, and waits for the lock that the change of the key holds."""
     waiting = threading.Event()
-    begin, look_over = sqlite.begin_immediate, sqlite_rekeying.look_over
+    begin, look_over = sqlite_dialect.begin_immediate, sqlite_rekeying.look_over
 
     def begin_and_tell(driver: Any, options: Any) -> None:
         waiting.set()
@@ -363,7 +363,7 @@ def test_who_waits_for_the_lock_meanwhile_does_not_write_into_the_old_file_eithe
 
         def look_over_and_let_write(options: Any) -> None:
             look_over(options)
-            monkeypatch.setattr(sqlite, "begin_immediate", begin_and_tell)
+            monkeypatch.setattr(sqlite_dialect, "begin_immediate", begin_and_tell)
             writes.append(pool.submit(queue.enqueue, print, "meanwhile"))
             assert waiting.wait(30)
 
