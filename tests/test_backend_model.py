@@ -14,19 +14,19 @@ from proofs import model, sabotage
 pytestmark = pytest.mark.timeout(900)  # to find the shortest example of a failure takes a while
 
 SHORT = [
-    ("dict", "sync", 60),
-    ("listing", "sync", 40),
-    ("memory", "sync", 40),
+    ("dict", "sync", 30),
+    ("listing", "sync", 15),
+    ("memory", "sync", 30),
     ("memory", "async", 10),
     ("sqlite", "sync", 15),
     ("sqlite", "async", 15),
     ("encrypted", "sync", 5),
     ("encrypted", "async", 5),
-    ("postgresql", "sync", 12),
-    ("postgresql", "async", 10),
-    ("asyncpg", "async", 10),
-    ("mariadb", "sync", 12),
-    ("mariadb", "async", 10),
+    ("postgresql", "sync", 6),
+    ("postgresql", "async", 4),
+    ("asyncpg", "async", 4),
+    ("mariadb", "sync", 6),
+    ("mariadb", "async", 4),
 ]
 
 
