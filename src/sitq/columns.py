@@ -54,11 +54,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Turn an aware datetime into UTC; raise ``InvalidArgumentError`` for a naive one."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise InvalidArgumentError(f"{value!r} has no time zone; give an aware datetime, as datetime.now(UTC) is")
-        return value if value.tzinfo is UTC else value.astimezone(UTC)
+        return None if value is None else in_utc(value)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Mark what the database gave as UTC."""
@@ -70,6 +66,13 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Read what SQLite lets anybody write there too: a number as Unix time, what is no time as ``None``."""
         read = super().result_processor(dialect, coltype)
         return None if read is None else lambda value: None if value is None else _read_time(read, value)
+
+
+def in_utc(value: datetime) -> datetime:
+    """The same moment in UTC; raises ``InvalidArgumentError`` for a naive one."""
+    if value.tzinfo is None:
+        raise InvalidArgumentError(f"{value!r} has no time zone; give an aware datetime, as datetime.now(UTC) is")
+    return value if value.tzinfo is UTC else value.astimezone(UTC)
 
 
 class _OnMariaDB(UTCDateTime):

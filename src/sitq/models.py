@@ -256,8 +256,18 @@ TaskSelect: TypeAlias = Select[Any]
 BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]
 """Inserts rows, given the table and the names of the columns; says ``False`` if it cannot over this driver."""
 
-RowsAsTable: TypeAlias = Callable[[Mapping[str, TypeEngine[Any]]], FromClause]
-"""Makes a table of these columns out of parameters of the same names, each of them a list with a value for each row."""
+
+@dataclass(frozen=True)
+class RowsAsTable:
+    """Lets rows be read like a table by the statement that they are sent with.
+
+    Attributes:
+        clause: makes the table of these columns.
+        parameters: makes what the statement is executed with; each row has a value for each column.
+    """
+
+    clause: Callable[[Mapping[str, TypeEngine[Any]]], FromClause]
+    parameters: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]
 
 
 @dataclass(frozen=True)

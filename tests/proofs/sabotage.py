@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -13,11 +13,12 @@ from sitq.backends import sqlite_connections
 from sitq.claims import Claim
 from sitq.heartbeat import Heartbeat
 from sitq.rounds import Rounds
-from sitq.store import finishing, leasing, progressing
+from sitq.store import completing, finishing, leasing, progressing
 from sitq.store.tables import QUEUED, RUNNING, table_of
 
 FENCED = (
-    (finishing, "complete_statement"),
+    (completing, "complete_statement"),
+    (completing, "complete_together_statement"),
     (finishing, "end_statement"),
     (progressing, "progress_statement"),
     (leasing, "extend_statement"),
@@ -28,8 +29,8 @@ FENCED = (
 def without_token_check() -> Iterator[None]:
     """A worker's writes hit whatever claim of the task there is."""
 
-    def holds(task: Table) -> ColumnElement[bool]:
-        return (task.c.id == bindparam("token_id")) & (task.c.status == RUNNING)
+    def holds(task: Table, given: Mapping[str, ColumnElement[Any]] | None = None) -> ColumnElement[bool]:
+        return (task.c.id == (given or {"token_id": bindparam("token_id")})["token_id"]) & (task.c.status == RUNNING)
 
     def extend_statement(models: Any) -> Any:
         task = table_of(models.task)
@@ -38,7 +39,7 @@ def without_token_check() -> Iterator[None]:
         return update(task).where(named, running).values(lease_until=bindparam("until"))
 
     with contextlib.ExitStack() as stack:
-        for module in (finishing, progressing):
+        for module in (completing, finishing, progressing):
             stack.enter_context(mock.patch.object(module, "holds", holds))
         for module, name in FENCED:
             statement = getattr(module, name)

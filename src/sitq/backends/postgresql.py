@@ -17,12 +17,12 @@ from sqlalchemy.schema import CreateSchema
 from ..engines import Engines
 from ..exceptions import BackendError, NotAvailableError
 from ..listening import Listener
-from ..models import Models
+from ..models import Models, RowsAsTable
 from ..options import check_bool
 from ..wakeups import Wakeups
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
-from .postgresql_bulk import copy_in, unnest
+from .postgresql_bulk import as_recordset, copy_in, recordset
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
@@ -95,7 +95,7 @@ class PostgreSQLDialect(ServerDialect):
         self._own = OwnVoice()
 
     bulk_insert = staticmethod(copy_in)
-    rows_as_table = staticmethod(unnest)
+    rows_as_table = RowsAsTable(recordset, as_recordset)
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:

@@ -1,15 +1,17 @@
-"""Rows in bulk: PostgreSQL's COPY, where the driver speaks it from sync code, and arrays as a table."""
+"""Rows in bulk: PostgreSQL's COPY, where the driver speaks it from sync code, and a document as a table."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, FromClause, Table, Text, bindparam, column, func
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import JSON, Connection, FromClause, Table, Text, bindparam, cast, column, func
 from sqlalchemy.types import TypeEngine
 
+from ..columns import in_utc
 from ..query_log import log_query
 
 
@@ -29,10 +31,27 @@ def copy_in(connection: Connection, table: Table, columns: Sequence[str], rows: 
     return True
 
 
-def unnest(columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
-    """Make a table out of arrays, one for each column."""
-    # A column's collation is no part of an array's type.
-    types = {name: Text() if isinstance(kind, Text) else kind for name, kind in columns.items()}
-    arrays = [bindparam(name, type_=ARRAY(kind)) for name, kind in types.items()]
-    named = [column(name, kind) for name, kind in types.items()]
-    return func.unnest(*arrays).table_valued(*named).render_derived(name="given")
+def recordset(columns: Mapping[str, TypeEngine[Any]]) -> FromClause:
+    """Make a table out of one parameter, which holds rows in JSON. An array for each column costs a driver far more."""
+    named = [column(name, plain(kind)) for name, kind in columns.items()]
+    document = cast(bindparam("rows", type_=Text()), JSON)
+    return func.json_to_recordset(document).table_valued(*named).render_derived(name="given", with_types=True)
+
+
+def plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The type without a collation, which the columns of a function's result cannot have."""
+    return Text() if isinstance(kind, Text) else kind
+
+
+def as_recordset(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What ``recordset`` reads."""
+    return {"rows": json.dumps(rows, default=in_json, separators=(",", ":"))}
+
+
+def in_json(value: object) -> str:
+    """A value that JSON lacks, in the words of PostgreSQL."""
+    if isinstance(value, datetime):
+        return in_utc(value).isoformat()
+    if isinstance(value, bytes):
+        return "\\x" + value.hex()
+    raise TypeError(f"a {type(value).__name__} has no place in a row")

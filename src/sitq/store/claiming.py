@@ -1,4 +1,8 @@
-"""Due tasks become a worker's: first the future tasks whose time has come, then one index seek a queue."""
+"""Due tasks become a worker's: one index seek a queue.
+
+Future tasks whose time has come are to be seen first. Since there are seldom any, the claim looks for them on its way,
+and finds nothing where there is one; then they are released, and the claim is made again.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Executable, Integer, Select, Update, bindparam, case, exists, func, select, update
+from sqlalchemy import ColumnElement, Executable, Integer, Select, Update, bindparam, case, exists, func, select, update
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks
-from ..models import Models, StoreModels, TaskStatus
+from ..models import Models, StoreModels, TaskMixin, TaskStatus
 from .cancelling import only_wanted
 from .door import Door
 from .tables import FALSE, ROWS_A_STATEMENT, TRUE, is_due, is_scheduled, table_of
@@ -24,14 +29,29 @@ def claim(session: Door, models: StoreModels, request: ClaimRequest, now: dateti
     """Lease due tasks to the worker: queues in the order given, in each the highest priority and oldest id first."""
     if request.isolated is IsolatedTasks.FIRST and (alone := claim_isolated(session, models, request, now)):
         return alone
-    release_scheduled(session, models, now)
-    claims: list[Claim] = []
-    for queue in request.queues:
-        if len(claims) < request.limit:
-            claims += claim_from(session, models, queue, request, request.limit - len(claims), now)
+    claims = claim_due(session, models, request, now, looking=True)
+    if not claims and time_has_come(session, models, now):
+        release_scheduled(session, models, now)
+        claims = claim_due(session, models, request, now, looking=False)
     if not claims and request.isolated is IsolatedTasks.LAST:
         return claim_isolated(session, models, request, now)
     return claims
+
+
+def claim_due(
+    session: Door, models: StoreModels, request: ClaimRequest, now: datetime, *, looking: bool
+) -> list[Claim]:
+    """Lease due tasks; none, if it is ``looking`` for future tasks whose time has come and there are some."""
+    claims: list[Claim] = []
+    for queue in request.queues:
+        if len(claims) < request.limit:
+            claims += claim_from(session, models, queue, request, request.limit - len(claims), now, looking=looking)
+    return claims
+
+
+def time_has_come(session: Door, models: Models, now: datetime) -> bool:
+    """Whether there are future tasks whose time has come; another worker may be about to release them."""
+    return session.execute(any_scheduled(models), {"now": now}).first() is not None
 
 
 def release_scheduled(session: Door, models: Models, now: datetime) -> None:
@@ -42,12 +62,19 @@ def release_scheduled(session: Door, models: Models, now: datetime) -> None:
 
 
 def claim_from(
-    session: Door, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+    session: Door,
+    models: StoreModels,
+    queue: str,
+    request: ClaimRequest,
+    limit: int,
+    now: datetime,
+    *,
+    looking: bool,
 ) -> list[Claim]:
     """Lease at most ``limit`` tasks of one queue; those that are not to run any more end on the way."""
     claims: list[Claim] = []
     for _ in range(SWEEPS):
-        leased, all_wanted = lease_some(session, models, queue, request, limit - len(claims), now)
+        leased, all_wanted = lease_some(session, models, queue, request, limit - len(claims), now, looking=looking)
         claims += leased
         if all_wanted or len(claims) == limit:
             break
@@ -56,16 +83,24 @@ def claim_from(
 
 
 def lease_some(
-    session: Door, models: StoreModels, queue: str, request: ClaimRequest, limit: int, now: datetime
+    session: Door,
+    models: StoreModels,
+    queue: str,
+    request: ClaimRequest,
+    limit: int,
+    now: datetime,
+    *,
+    looking: bool,
 ) -> tuple[list[Claim], bool]:
     """Lease those of the first due tasks that are still to run, and say whether all are."""
     values = lease_values(request, now)
     if models.claims_at_once:
-        rows = session.execute(claim_statement(models), {"in_queue": queue, "limit": limit, **values}).all()
+        rows = session.execute(claim_statement(models, looking), {"in_queue": queue, "limit": limit, **values}).all()
         wanted = only_wanted(session, models, rows, now)
         claims = sorted((to_claim(row, request.worker_id, row.claim_count) for row in wanted), key=order_of_claims)
         return claims, len(wanted) == len(rows)
-    rows = session.execute(due_tasks(models), {"in_queue": queue, "limit": limit}).all()
+    asked = {"in_queue": queue, "limit": limit, "now": now}
+    rows = session.execute(due_tasks(models, looking), asked).all()
     wanted = only_wanted(session, models, rows, now)
     if wanted:
         session.execute(lease_statement(models), {"ids": [row.id for row in wanted], **values})
@@ -140,9 +175,9 @@ def next_due_at(session: Door, models: Models) -> datetime | None:
 
 
 @lru_cache
-def due_tasks(models: StoreModels) -> Executable:
+def due_tasks(models: StoreModels, looking: bool) -> Executable:
     """The claim's question; its ORDER BY is the order of the index, so the LIMIT ends the search."""
-    return first_due(models, claimed_columns(models))
+    return first_due(models, claimed_columns(models), looking)
 
 
 def claimed_columns(models: Models) -> list[Any]:
@@ -155,15 +190,17 @@ def claimed_columns(models: Models) -> list[Any]:
 def first_due_tasks(models: StoreModels) -> Executable:
     """What says of the first due tasks whether they are still to run."""
     task = models.task
-    question = first_due(models, [task.id, task.expires_at, task.cancel_requested])
+    question = first_due(models, [task.id, task.expires_at, task.cancel_requested], looking=False)
     return question.limit(ROWS_A_STATEMENT)
 
 
-def first_due(models: StoreModels, columns: list[Any]) -> Select[Any]:
-    """The due tasks of a queue that nobody else is about to claim, in the order of the claim."""
+def first_due(models: StoreModels, columns: list[Any], looking: bool) -> Select[Any]:
+    """The due tasks of a queue that nobody else is about to claim, in the order of the claim; see ``claim_due``."""
     task, state = models.task, models.queue_state
     paused = exists().where(state.name == bindparam("in_queue"), state.paused_at.is_not(None))
     question = select(*columns)
+    if looking:
+        question = question.where(~any_scheduled(models).exists())
     if models.index_hint is not None:
         question = question.with_hint(task, models.index_hint.format(f"ix_{table_of(task).name}_claim"))
     return (
@@ -204,10 +241,10 @@ def lease_statement(models: Models) -> Update:
 
 
 @lru_cache
-def claim_statement(models: StoreModels) -> ReturningUpdate[Any]:
+def claim_statement(models: StoreModels, looking: bool) -> ReturningUpdate[Any]:
     """Due tasks become the worker's in one statement. As an array, the ids are selected once, whatever the plan."""
     task = table_of(models.task)
-    ids = func.array(first_due(models, [models.task.id]).scalar_subquery())
+    ids = func.array(first_due(models, [models.task.id], looking).scalar_subquery())
     # One that has expired ends in the same transaction, without having been begun.
     begun = case((task.c.expires_at <= bindparam("now"), task.c.started_at), else_=bindparam("now"))
     leasing = lease(models).values(started_at=begun).where(task.c.id == func.any(ids))
@@ -232,13 +269,20 @@ def lease(models: Models) -> Update:
 def scheduled_ids(models: Models) -> Executable:
     """The future tasks whose time has come, the earliest first, as many as one statement may name."""
     task = models.task
-    return (
-        select(task.id)
-        .where(is_scheduled(task), task.due_at <= bindparam("now"), task.isolated == FALSE)
-        .order_by(task.due_at)
-        .limit(ROWS_A_STATEMENT)
-        .with_for_update(skip_locked=True)
-    )
+    earliest = select(task.id).where(has_come(task)).order_by(task.due_at)
+    return earliest.limit(ROWS_A_STATEMENT).with_for_update(skip_locked=True)
+
+
+@lru_cache
+def any_scheduled(models: Models) -> Select[Any]:
+    """Any of the future tasks whose time has come."""
+    task = aliased(models.task)
+    return select(task.id).where(has_come(task)).limit(1)
+
+
+def has_come(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The future tasks whose time has come."""
+    return is_scheduled(task) & (task.due_at <= bindparam("now")) & (task.isolated == FALSE)
 
 
 @lru_cache

@@ -11,13 +11,14 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, Delete, Dialect, Insert, Update
+from sqlalchemy import CursorResult, Delete, Dialect, Insert, Select, Update
 
 from .door import Door, connection_of
 
 Row: TypeAlias = Mapping[str, Any]
 Process: TypeAlias = Callable[[Any], Any]
-Change: TypeAlias = Insert | Update | Delete
+Change: TypeAlias = Insert | Update | Delete | Select[Any]
+"""A SELECT has its changes in what it selects from."""
 
 
 class Compiled:

@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Update, bindparam, select
+from sqlalchemy import ColumnElement, Table, Update, bindparam, func, select
 
 from ..claims import Token
 from ..models import Models, TaskStatus
 from .compiled import execute_rows
 from .door import Door
-from .tables import ROWS_A_STATEMENT, RUNNING
+from .tables import QUEUED, ROWS_A_STATEMENT, RUNNING
 
 TOKEN_COLUMNS = {"token_id": "id", "token_worker": "worker_id", "token_claim": "claim_count"}
 """The parameters of ``holds``, and the columns that they are compared with."""
 
 
 def holds(task: Table, given: Mapping[str, ColumnElement[Any]] | None = None) -> ColumnElement[bool]:
-    """The task that a token of ``token_values`` is for, as long as its claim holds."""
+    """The task that a token of ``token_values`` is for, as long as its claim holds.
+
+    The status is compared in other words than the index of the leases has: until the next VACUUM that is full of the
+    entries of tasks that have ended, and a plan that took it instead of the primary key would read them all.
+    """
     token = given or {name: bindparam(name) for name in TOKEN_COLUMNS}
     return (
         (task.c.id == token["token_id"])
-        & (task.c.status == RUNNING)
+        & (func.coalesce(task.c.status, QUEUED) == RUNNING)
         & (task.c.worker_id == token["token_worker"])
         & (task.c.claim_count == token["token_claim"])
     )

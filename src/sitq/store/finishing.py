@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import compress
-from typing import Any, cast
+from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, Table, Update, bindparam, case, func, update
+from sqlalchemy import Update, bindparam, case, func, update
 
 from ..claims import Claim, ClaimRequest, Outcome, Progress
 from ..models import Models, StoreModels, TaskStatus
 from .claiming import claim
+from .completing import complete_statement, complete_together, completion_values, parted
 from .door import Door
-from .fencing import TOKEN_COLUMNS, count_changed, holds, statuses_under, token_values
+from .fencing import count_changed, holds, statuses_under, token_values
 from .progressing import write_progress
 from .results import write_results
-from .tables import FALSE, as_lists, table_of
+from .tables import FALSE, table_of
 
 
 def finish_and_claim(
@@ -30,9 +31,13 @@ def finish_and_claim(
 
 def finish(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> list[bool]:
     """Write how claims ended; say of each whether the claim held. The same outcome twice is the same as once."""
-    changed = end_claims(session, models, outcomes)
+    together, apart = parted(models, outcomes)
+    changed = complete_together(session, models, together) + end_claims(session, models, apart)
     held = [True] * len(outcomes) if changed == len(outcomes) else were_ours(session, models, outcomes)
-    store_results(session, models, list(compress(outcomes, held)))
+    if apart:
+        stored = {outcome.token for outcome in together}
+        ours = compress(outcomes, held)
+        store_results(session, models, [outcome for outcome in ours if outcome.token not in stored])
     return held
 
 
@@ -53,15 +58,8 @@ def end_claims(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) 
     """Write the endings whose claims still hold; return how many."""
     completed = [completion_values(each) for each in outcomes if each.status is TaskStatus.COMPLETED]
     others = [ending_values(each) for each in outcomes if each.status is not TaskStatus.COMPLETED]
-    changed = count_completed(session, models, completed)
+    changed = count_changed(session, complete_statement(models), completed)
     return changed + count_changed(session, end_statement(models), others)
-
-
-def count_completed(session: Door, models: StoreModels, values: list[dict[str, Any]]) -> int:
-    """Complete the tasks whose claims still hold; return how many."""
-    if models.rows_as_table is None or len(values) < 2:
-        return count_changed(session, complete_statement(models), values)
-    return cast("CursorResult[Any]", session.execute(complete_all_statement(models), as_lists(values))).rowcount
 
 
 def were_ours(session: Door, models: Models, outcomes: Sequence[Outcome]) -> list[bool]:
@@ -73,11 +71,6 @@ def were_ours(session: Door, models: Models, outcomes: Sequence[Outcome]) -> lis
 def store_results(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> None:
     """Store a result for each outcome that ends its task, in place of one it may have, and tell of it."""
     write_results(session, models, [result_values(each) for each in outcomes if each.status.ended])
-
-
-def completion_values(outcome: Outcome) -> dict[str, Any]:
-    """What ``complete_statement`` asks for."""
-    return token_values(outcome.token) | {"at": outcome.at}
 
 
 def ending_values(outcome: Outcome) -> dict[str, Any]:
@@ -105,31 +98,6 @@ def result_values(outcome: Outcome) -> dict[str, Any]:
         "error_type": outcome.error_type,
         "traceback": outcome.traceback,
     }
-
-
-@lru_cache
-def complete_statement(models: Models) -> Update:
-    """The ending of most tasks, and the shortest."""
-    task = table_of(models.task)
-    return completion(task, at=bindparam("at")).where(holds(task))
-
-
-@lru_cache
-def complete_all_statement(models: StoreModels) -> Update:
-    """The same for many tasks in one statement."""
-    assert models.rows_as_table is not None, "count_completed has looked"
-    task = table_of(models.task)
-    columns = {name: task.c[of].type for name, of in {**TOKEN_COLUMNS, "at": "completed_at"}.items()}
-    given = models.rows_as_table(columns)
-    token = {name: given.c[name] for name in TOKEN_COLUMNS}
-    return completion(task, at=given.c["at"]).where(holds(task, token))
-
-
-def completion(task: Table, *, at: ColumnElement[Any]) -> Update:
-    """Tasks become completed."""
-    return update(task).values(
-        status=TaskStatus.COMPLETED.value, completed_at=at, lease_until=None, unique_key=None, error_message=None
-    )
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from ..wakeups import RESULTS
 from .announcing import announce
 from .compiled import execute_rows
 from .door import Door
-from .tables import as_lists, bare_table, table_of
+from .tables import bare_table, table_of
 
 RESULT_COLUMNS = ("task_id", "value", "is_error", "error_message", "completed_at", "error_type", "traceback")
 
@@ -32,7 +32,8 @@ def write_many(session: Door, models: StoreModels, rows: Sequence[Mapping[str, A
     if models.rows_as_table is None:
         execute_rows(session, result_statement(models), rows)
     else:
-        session.execute(results_statement(models), as_lists([*{row["task_id"]: row for row in rows}.values()]))
+        latest = {row["task_id"]: row for row in rows}
+        execute_rows(session, results_statement(models), [models.rows_as_table.parameters([*latest.values()])])
 
 
 def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
@@ -52,7 +53,7 @@ def results_statement(models: StoreModels) -> Insert:
     """The results of many tasks, in one statement."""
     assert models.rows_as_table is not None, "write_many has looked"
     result = table_of(models.result)
-    given = models.rows_as_table({name: result.c[name].type for name in RESULT_COLUMNS})
+    given = models.rows_as_table.clause({name: result.c[name].type for name in RESULT_COLUMNS})
     return result_statement(models).from_select(RESULT_COLUMNS, select(*given.c))
 
 

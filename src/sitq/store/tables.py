@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Table, TableClause, column, literal_column, table
@@ -23,11 +22,6 @@ ROWS_A_STATEMENT = 500
 def table_of(model: type[MappedAsDataclass]) -> Table:
     """The table that a model is mapped to."""
     return cast(Table, model.__table__)  # type: ignore[attr-defined]  # a mixin's subclass is always mapped
-
-
-def as_lists(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """The values of rows that are alike, a list for each name, as a statement over ``rows_as_table`` takes them."""
-    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def bare_table(model: type[MappedAsDataclass], keys: tuple[str, ...]) -> TableClause:
