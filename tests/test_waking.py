@@ -19,11 +19,12 @@ import pytest
 from sqlalchemy import create_engine
 
 import sitq
-from sitq import endings
+import working
+from sitq import endings, rounds
 from sitq.claims import ClaimRequest, Outcome
 from sitq.ids import new_id
 from sitq.wakeups import RESULTS, Subscription, queue_topic
-from working import LONG
+from working import LONG, until
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="waiters poll there")
 
@@ -156,6 +157,36 @@ def test_a_link_to_the_file_leads_to_the_same_sockets(path: Path, speaker: sitq.
     with sitq.SQLiteBackend(link) as backend, hearing(backend, DEFAULT) as (tasks,):
         speaker.enqueue([row()])
         assert tasks.wait(LONG)
+
+
+def test_what_a_worker_claims_begins_before_it_asks_for_the_next_due_time(
+    path: Path, speaker: sitq.SQLiteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    working.reset()
+
+    def note(verb: str, step: str) -> None:
+        call = getattr(sitq.SQLiteBackend, verb)
+
+        async def noting(backend: sitq.SQLiteBackend, *arguments: Any) -> Any:
+            answer = await call(backend, *arguments)
+            if step == "asked" or answer[1]:
+                working.ran.append(step)
+            return answer
+
+        monkeypatch.setattr(sitq.SQLiteBackend, verb, noting)
+
+    async def scenario() -> None:
+        async with sitq.SQLiteBackend(path) as backend, sitq.Worker(backend):
+            await until(lambda: "asked" in working.ran)
+            for number in range(5):
+                sitq.SyncTaskQueue(speaker).enqueue(working.note, number)
+                await until(lambda number=number: number in working.ran)
+                assert working.ran[working.ran.index(number) - 1] == "claimed"
+
+    monkeypatch.setattr(rounds, "BREATH", 1.0)
+    note("afinish_and_claim", "claimed")
+    note("anext_due_at", "asked")
+    asyncio.run(scenario())
 
 
 # What is left behind, and what is in the way.

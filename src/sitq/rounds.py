@@ -38,6 +38,9 @@ POLL, POLL_IF_HEARING = 0.2, 0.5
 ASK_INTERVAL = 1.0
 """Seconds after which a worker that was not woken asks again when the next task is due."""
 
+BREATH = 0.02
+"""Seconds without news before it asks: what has just been claimed begins first."""
+
 ROUND_POLICY = RetryPolicy(delay=0.05, max_delay=2.0)
 """How long to wait before a round that failed is tried again."""
 
@@ -211,11 +214,19 @@ class Rounds:
     async def _wait(self, came_back_short: bool) -> None:
         """Wait for an end, for news of a queue, and while slots are free no longer than the poll interval."""
         if came_back_short and self._loop.time() >= self._ask_at and (self._alarm is None or self._alarm.done()):
+            if await self._woken(min(BREATH, self._poll_interval)):
+                return
             self._ask_at = self._loop.time() + ASK_INTERVAL
             self._alarm = self._loop.create_task(self._set_alarm())
         polling = self._execution.free_slots > 0 and not self._stopping
-        if await self._wakeup.await_wake(self._poll_interval if polling else None):
+        await self._woken(self._poll_interval if polling else None)
+
+    async def _woken(self, timeout: float | None) -> bool:
+        """Wait for an end or for news, at most ``timeout`` seconds; say whether it came."""
+        woken = await self._wakeup.await_wake(timeout)
+        if woken:
             self._ask_at = 0.0  # there may be another next one
+        return woken
 
     @property
     def _poll_interval(self) -> float:

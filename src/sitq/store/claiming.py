@@ -168,10 +168,15 @@ def next_due_at(session: Door, models: Models) -> datetime | None:
 
     It may be one of any queue: to ask for some, a million future tasks of another would be passed over.
     """
+    return session.execute(first_due_time(models)).scalar()
+
+
+@lru_cache
+def first_due_time(models: Models) -> Executable:
+    """When the first of the future tasks becomes due."""
     task = models.task
     future = is_scheduled(task) & (task.isolated == FALSE)
-    statement = select(task.due_at).where(future).order_by(task.due_at).limit(1)
-    return session.execute(statement).scalar()
+    return select(task.due_at).where(future).order_by(task.due_at).limit(1)
 
 
 @lru_cache
