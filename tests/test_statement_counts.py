@@ -122,3 +122,32 @@ def test_a_hundred_coroutines_share_a_commit(tmp_path: Path) -> None:
         assert backend.get_stats().total_tasks == 101
     # Those that had come when the writer began, and all others.
     assert 1 <= len(statements) <= 2
+
+
+def test_an_enqueue_is_one_way_to_the_server(tmp_path: Path) -> None:
+    drivers: list[Any] = []
+
+    def note(connection: Any, cursor: Any, *rest: Any) -> None:
+        drivers.append(cursor.connection)
+
+    with empty_database("postgresql", tmp_path) as url, sitq.open_backend(url) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        queue.enqueue(len, ())
+        event.listen(backend.engine, "before_cursor_execute", note)
+        queue.enqueue(len, ())
+        with traced(drivers[0], tmp_path / "trace") as messages:
+            queue.enqueue(len, ())
+        assert backend.get_stats().total_tasks == 3
+    assert [message for message in messages if "ReadyForQuery" in message] == messages[-1:]
+    assert any("CommandComplete" in message and "INSERT 0 1" in message for message in messages)
+
+
+@contextmanager
+def traced(driver: Any, file: Path) -> Iterator[list[str]]:
+    """The messages between psycopg and its server meanwhile."""
+    messages: list[str] = []
+    with file.open("w") as trace:
+        driver.pgconn.trace(trace.fileno())
+        yield messages
+        driver.pgconn.untrace()
+    messages += file.read_text().splitlines()

@@ -91,7 +91,7 @@ def test_keys_made_of_the_arguments_work_in_bulk(backend: BaseBackend) -> None:
 def test_a_failed_task_holds_its_key_while_it_waits_for_its_retry(backend: BaseBackend) -> None:
     async def scenario() -> None:
         async with at_work(backend) as queue:
-            once = queue.options(unique_key="k", max_retries=1, retry_delay=0.3, retry_jitter=0)
+            once = queue.options(unique_key="k", max_retries=1, retry_delay=1.5, retry_jitter=0)
             task_id = await once.enqueue(fail_until, "second", 2)
             while (await queue.get_task(task_id)).retry_count == 0:
                 assert await once.enqueue(fail_until, "second", 2) == task_id

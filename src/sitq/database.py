@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -174,16 +174,27 @@ class Database:
         return await self._acommit(Write(function, (self.models, *args)))
 
     def write_rows(
-        self, function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self,
+        function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]],
+        rows: Sequence[Any],
+        *,
+        alone: bool = False,
     ) -> list[T]:
-        """``write`` for a function that gives one answer a row; rows of several callers go in one call."""
-        return self._commit(Write(function, (self.models,), rows))
+        """``write`` for a function that gives one answer a row; rows of several callers go in one call.
+
+        ``alone`` says that the function executes a single statement for these rows.
+        """
+        return self._commit(Write(function, (self.models,), rows, alone=alone))
 
     async def awrite_rows(
-        self, function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self,
+        function: Callable[[Connection, StoreModels, Sequence[Any]], list[T]],
+        rows: Sequence[Any],
+        *,
+        alone: bool = False,
     ) -> list[T]:
         """``awrite`` for a function that gives one answer a row; rows of several callers go in one call."""
-        return await self._acommit(Write(function, (self.models,), rows))
+        return await self._acommit(Write(function, (self.models,), rows, alone=alone))
 
     def _commit(self, write: Write[T]) -> T:
         if self.dialect.has_one_writer:
@@ -317,6 +328,10 @@ class Database:
     def connect_to_snapshot(self) -> Connection:
         """Open a connection whose transaction sees one moment of the database."""
         return self.dialect.connect_to_snapshot(self._engines.called_engine)
+
+    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
+        """Let a statement be a transaction of its own meanwhile, and say whether it is."""
+        return self.dialect.alone(connection)
 
     def before_write(self, connection: Connection) -> None:
         """Read the server's clock, if it is time to."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -105,6 +105,13 @@ class Dialect(ABC):
 
         Its process may be stopped, or its host be gone, and it holds rows that others pass over.
         """
+
+    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
+        """Let a statement of ``connect_to_write`` be a transaction of its own, if that is faster; say whether it is.
+
+        Then nobody can tell a connection that was dead before from one that died of the commit.
+        """
+        return nullcontext(False)
 
     @abstractmethod
     def engine_for_tasks(self, engine: Engine) -> Engine:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from itertools import count
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -29,6 +30,9 @@ class WriteAccess(Protocol):
     def connect_to_commit(self) -> Connection:
         """Open a connection whose transactions take the write lock when they begin, and are to be short."""
 
+    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
+        """Let a statement be a transaction of its own meanwhile, and say whether it is."""
+
     def before_write(self, connection: Connection) -> None:
         """Do what is due on the connection; leave no transaction open."""
 
@@ -50,16 +54,18 @@ class WriteConnection:
         self._connection: Connection | None = None
         self._is_committing = False
 
-    def commit(self, work: Callable[[Connection], T]) -> T:
+    def commit(self, work: Callable[[Connection], T], *, alone: bool = False) -> T:
         """Run ``work`` in a transaction, commit it, and return what it returned.
 
         It is run again where the transaction is known to have been rolled back and may do better: it lost
         against another one, or the kept connection turned out to be dead before the commit was sent.
+
+        Work that executes one statement ``alone`` needs no transaction around it, which may save ways to a server.
         """
         for tried in count(1):
             was_kept = self._connection is not None
             try:
-                return self._access.call(self._transact, work)
+                return self._access.call(self._transact_alone if alone else self._transact, work)
             except SitqError:
                 raise
             except BaseException as error:
@@ -79,12 +85,23 @@ class WriteConnection:
         return isinstance(self._access.translate(error), DatabaseUnavailableError)
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
+        return self._run(self._ready(), work)
+
+    def _transact_alone(self, work: Callable[[Connection], T]) -> T:
+        connection = self._ready()
+        with self._access.alone(connection) as self._is_committing:
+            return self._run(connection, work)
+
+    def _ready(self) -> Connection:
         self._is_committing = False
         if self._connection is None:
             self._connection = self._access.connect_to_commit()
         self._access.before_write(self._connection)
-        with self._connection.begin() as transaction:
-            outcome = work(self._connection)
+        return self._connection
+
+    def _run(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+        with connection.begin() as transaction:
+            outcome = work(connection)
             self._is_committing = True
             transaction.commit()
         return outcome

@@ -31,15 +31,23 @@ class Write(Generic[T]):
     """One caller's write: a store function, what it is called with, and in the end its outcome.
 
     If ``rows`` is given, the function takes rows last and returns one answer for each, so that the rows
-    of several callers can be written by one call.
+    of several callers can be written by one call. A write that is ``alone`` executes a single statement.
     """
 
-    __slots__ = ("args", "done", "error", "function", "future", "outcome", "rows")
+    __slots__ = ("alone", "args", "done", "error", "function", "future", "outcome", "rows")
 
-    def __init__(self, function: Callable[..., T], args: tuple[Any, ...], rows: Sequence[Any] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., T],
+        args: tuple[Any, ...],
+        rows: Sequence[Any] | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
         self.function = function
         self.args = args
         self.rows = rows
+        self.alone = alone
         self.outcome: T | None = None
         self.error: BaseException | None = None
         self.done = False
@@ -163,7 +171,8 @@ class Writer:
 
     def _commit(self, writes: list[Write[Any]]) -> None:
         """Run the writes in one transaction; they are fulfilled when it has been committed."""
-        outcomes = self._connection.commit(lambda connection: run_all(connection, writes))
+        alone = len(writes) == 1 and writes[0].alone
+        outcomes = self._connection.commit(lambda connection: run_all(connection, writes), alone=alone)
         for write, outcome in zip(writes, outcomes, strict=True):
             write.fulfil(outcome)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, ClassVar, Unpack
 
@@ -23,6 +23,7 @@ from ..wakeups import Wakeups
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
 from .postgresql_bulk import as_recordset, copy_in, recordset
+from .postgresql_commits import committing_itself
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
@@ -160,6 +161,10 @@ class PostgreSQLDialect(ServerDialect):
     def set_up_to_write(self, connection: Connection) -> None:
         super().set_up_to_write(connection)
         self._own.know(connection, connection.execute(select(func.pg_backend_pid())).scalar_one())
+
+    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
+        """One way to the server instead of three: BEGIN, the statement, COMMIT."""
+        return committing_itself(connection)
 
     def lost_race(self, error: BaseException) -> bool:
         return sqlstate(getattr(error, "orig", None) or error) in LOST_RACES

@@ -170,13 +170,13 @@ class SQLAlchemyBackend(TransactionalBackend):
 
     def enqueue(self, rows: Sequence[TaskRow]) -> list[str]:
         rows = store.with_scheduled(rows, self.now())
-        ids = self._database.write_rows(store.enqueue, rows)
+        ids = self._database.write_rows(store.enqueue, rows, alone=store.is_one_statement(rows))
         self.wakeups.notify(queue_topics(rows))
         return ids
 
     async def aenqueue(self, rows: Sequence[TaskRow]) -> list[str]:
         rows = store.with_scheduled(rows, self.now())
-        ids = await self._database.awrite_rows(store.enqueue, rows)
+        ids = await self._database.awrite_rows(store.enqueue, rows, alone=store.is_one_statement(rows))
         self.wakeups.notify(queue_topics(rows))
         return ids
 

@@ -20,7 +20,7 @@ from .copying import (
     write_records,
 )
 from .counting import count_tasks, oldest_due_at
-from .enqueueing import enqueue, with_scheduled
+from .enqueueing import enqueue, is_one_statement, with_scheduled
 from .finishing import complete, finish, finish_and_claim
 from .leasing import extend
 from .pausing import pause_queue, paused_queues, resume_queue
@@ -57,6 +57,7 @@ __all__ = [
     "get_task",
     "has_result",
     "insert_rows",
+    "is_one_statement",
     "isolated_waiting",
     "list_all_tasks",
     "list_tasks",

@@ -47,6 +47,11 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
     return [row["id"] for row in rows]
 
 
+def is_one_statement(rows: Sequence[TaskRow]) -> bool:
+    """Whether ``enqueue`` sends one statement for these rows, wherever they are to be stored."""
+    return len(rows) == 1 and rows[0].get("unique_key") is None
+
+
 def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert rows; those that have the same columns go together."""
     for keys, alike in groupby(rows, key=tuple):
