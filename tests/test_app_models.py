@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 from sqlalchemy import (
     URL,
     Column,
+    Dialect,
     Index,
     Integer,
     MetaData,
@@ -23,7 +25,9 @@ from sqlalchemy import (
     select,
     text,
 )
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, declarative_base, mapped_column
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 import app_models
 import sitq
@@ -103,6 +107,36 @@ def test_a_class_of_the_apps_keeps_its_indexes_beside_those_of_the_mixin() -> No
         "sitq_results",
         "sitq_queues",
     ]
+
+
+def copied(metadata: MetaData) -> MetaData:
+    copy = MetaData(naming_convention=metadata.naming_convention)
+    for table in metadata.tables.values():
+        table.to_metadata(copy)
+    return copy
+
+
+def pickled(metadata: MetaData) -> MetaData:
+    copy: MetaData = pickle.loads(pickle.dumps(metadata))
+    return copy
+
+
+@pytest.mark.parametrize("dialect", [mysql.dialect, postgresql.dialect, sqlite.dialect])
+@pytest.mark.parametrize("copy", [copied, pickled])
+def test_copies_of_the_tables_are_made_by_the_same_statements(
+    dialect: type[Dialect], copy: Callable[[MetaData], MetaData]
+) -> None:
+    def statements(metadata: MetaData) -> list[str]:
+        tables = metadata.tables.values()
+        made = [*map(CreateTable, tables), *(CreateIndex(index) for table in tables for index in table.indexes)]
+        return sorted(str(each.compile(dialect=dialect())) for each in made)
+
+    metadata = plain_base().metadata
+    declare_models(metadata)
+    copy_of_it = copy(metadata)
+    made = statements(metadata)
+    assert any("LONGBLOB" in each if dialect.name == "mysql" else "WHERE status = 'queued'" in each for each in made)
+    assert statements(copy_of_it) == made
 
 
 # What a queue could not work with.

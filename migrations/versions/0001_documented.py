@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context, op
 
-from sitq.columns import Key, LongText, Payload, UTCDateTime, Word, utc_now
+from sitq.columns import Key, LongText, Moment, Payload, Word, utc_now
 from sitq.documented import SQLITE_RESULTS, SQLITE_TASKS, documented_tables
 
 revision = "0001"
@@ -36,9 +36,9 @@ def create_tasks() -> None:
         sa.Column("kwargs", Payload),
         sa.Column("priority", sa.Integer, server_default=sa.text("0")),
         sa.Column("status", Word, server_default=sa.text("'queued'")),
-        sa.Column("created_at", UTCDateTime, server_default=utc_now()),
-        sa.Column("started_at", UTCDateTime),
-        sa.Column("completed_at", UTCDateTime),
+        sa.Column("created_at", Moment, server_default=utc_now()),
+        sa.Column("started_at", Moment),
+        sa.Column("completed_at", Moment),
         sa.Column("retry_count", sa.Integer, server_default=sa.text("0")),
         sa.Column("max_retries", sa.Integer, server_default=sa.text("0")),
         sa.Column("error_message", LongText),
@@ -53,7 +53,7 @@ def create_results() -> None:
         sa.Column("value", Payload),
         sa.Column("is_error", sa.Boolean, server_default=sa.text("FALSE")),
         sa.Column("error_message", LongText),
-        sa.Column("completed_at", UTCDateTime, server_default=utc_now()),
+        sa.Column("completed_at", Moment, server_default=utc_now()),
         sa.PrimaryKeyConstraint("task_id", name=op.f("pk_results")),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name=op.f("fk_results_task_id_tasks")),
     )

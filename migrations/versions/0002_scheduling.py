@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from alembic import context, op
 
-from sitq.columns import Key, LongText, Real, UTCDateTime, Word
+from sitq.columns import Key, LongText, Moment, Real, Word
 from sitq.documented import SQLITE_RESULTS, SQLITE_TASKS
 from sitq.exceptions import SchemaError
 
@@ -29,9 +29,9 @@ def scheduling_columns() -> list[sa.Column]:
     return [
         sa.Column("name", LongText),
         sa.Column("queue", Word, nullable=False, server_default=sa.text("'default'")),
-        sa.Column("due_at", UTCDateTime),
+        sa.Column("due_at", Moment),
         sa.Column("scheduled", sa.Boolean, nullable=False, server_default=sa.text("FALSE")),
-        sa.Column("expires_at", UTCDateTime),
+        sa.Column("expires_at", Moment),
         sa.Column("timeout", Real),
         sa.Column("unique_key", Key),
         sa.Column("options", LongText),
@@ -50,7 +50,7 @@ def upgrade() -> None:
     op.create_table(
         "sitq_queues",
         sa.Column("name", Key, nullable=False),
-        sa.Column("paused_at", UTCDateTime),
+        sa.Column("paused_at", Moment),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_sitq_queues")),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from sitq.columns import LongText, Real, UTCDateTime, Word
+from sitq.columns import LongText, Moment, Real, Word
 
 revision = "0003"
 down_revision = "0002"
@@ -17,7 +17,7 @@ def lease_columns() -> list[sa.Column]:
     return [
         sa.Column("worker_id", Word),
         sa.Column("claim_count", sa.Integer, nullable=False, server_default=sa.text("0")),
-        sa.Column("lease_until", UTCDateTime),
+        sa.Column("lease_until", Moment),
         sa.Column("crash_count", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("isolated", sa.Boolean, nullable=False, server_default=sa.text("FALSE")),
         sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.text("FALSE")),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from collections.abc import Collection, Iterable
@@ -131,6 +130,8 @@ def check_users(option: str, users: object) -> Collection[str]:
 def operating_system_user() -> str:
     """The user that this process runs as. On Unix it is not taken from the environment, which anybody may set."""
     if sys.platform == "win32":
+        import getpass
+
         return getpass.getuser()
     import pwd
 

@@ -6,25 +6,70 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy import TIMESTAMP, Boolean, ColumnElement, Dialect, Float, LargeBinary, Text, TypeDecorator
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy import (
+    DOUBLE,
+    TEXT,
+    TIMESTAMP,
+    Boolean,
+    ColumnElement,
+    Dialect,
+    Float,
+    LargeBinary,
+    Text,
+    TypeDecorator,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeEngine
 
 from .exceptions import InvalidArgumentError
 
+
+class _MariaDBType(TypeDecorator[Any]):
+    """A type of MariaDB's dialect, which takes long to import and is for those who use it: it is named here."""
+
+    # Alembic writes a type down as the module of its class and its repr.
+    __module__ = "sqlalchemy.dialects.mysql"
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, type_name: str, length: int | None = None, collation: str | None = None) -> None:
+        super().__init__()
+        self.type_name = type_name
+        self.length = length
+        self.collation = collation
+
+    @property
+    def _arguments(self) -> dict[str, int | str]:
+        given = {"collation": self.collation, "length": self.length}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type that is named; its dialect is in use."""
+        from sqlalchemy.dialects import mysql
+
+        named: Callable[..., TypeEngine[Any]] = getattr(mysql, self.type_name)
+        return dialect.type_descriptor(named(**self._arguments))
+
+    def __repr__(self) -> str:
+        return f"{self.type_name}({', '.join(f'{name}={value!r}' for name, value in self._arguments.items())})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _mariadb_type, (self.type_name, self.length, self.collation)
+
+
+def _mariadb_type(type_name: str, length: int | None, collation: str | None) -> _MariaDBType:
+    return _MariaDBType(type_name, length, collation)
+
+
 # MariaDB cannot index TEXT, and its BLOB and TEXT end at 64 KiB. PostgreSQL compares ids byte by byte
 # under the collation C, which is their order in time, and cheaper than a language's rules.
-Key = (
-    Text()
-    .with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
-    .with_variant(postgresql.TEXT(collation="C"), "postgresql")
-)
-Word = Text().with_variant(mysql.VARCHAR(255, collation="utf8mb4_bin"), "mysql", "mariadb")
-LongText = Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
-Payload = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql", "mariadb")
-Real = Float(53).with_variant(mysql.DOUBLE(asdecimal=False), "mysql", "mariadb")
+_short_text = _MariaDBType("VARCHAR", length=255, collation="utf8mb4_bin")
+Key = Text().with_variant(_short_text, "mysql", "mariadb").with_variant(TEXT(collation="C"), "postgresql")
+Word = Text().with_variant(_short_text, "mysql", "mariadb")
+LongText = Text().with_variant(_MariaDBType("LONGTEXT"), "mysql", "mariadb")
+Payload = LargeBinary().with_variant(_MariaDBType("LONGBLOB"), "mysql", "mariadb")
+Real = Float(53).with_variant(DOUBLE(), "mysql", "mariadb")
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -34,11 +79,11 @@ class UTCDateTime(TypeDecorator[datetime]):
     ``CURRENT_TIMESTAMP`` reads back), PostgreSQL as ``TIMESTAMPTZ``, MariaDB as ``DATETIME(6)``.
     """
 
-    impl = TIMESTAMP(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+    impl = TIMESTAMP(timezone=True)
     cache_ok = True
 
-    # Alembic writes a type down as the module of its class and its repr. So it writes the plain type here, and the
-    # scripts of an app that owns the tables need no import of sitq, now or ever.
+    # So Alembic writes the plain type, and the scripts of an app that owns the tables need no import of sitq,
+    # now or ever.
     __module__ = "sqlalchemy.types"
 
     def __repr__(self) -> str:
@@ -76,10 +121,16 @@ def in_utc(value: datetime) -> datetime:
 
 
 class _OnMariaDB(UTCDateTime):
-    """The same, as Alembic is to write it down for MariaDB."""
+    """The same as MariaDB's ``DATETIME(6)``."""
 
     __module__ = "sqlalchemy.dialects.mysql"
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the type of MariaDB's dialect, which is in use."""
+        from sqlalchemy.dialects import mysql
+
+        return dialect.type_descriptor(mysql.DATETIME(fsp=6))
 
     def __repr__(self) -> str:
         return "DATETIME(fsp=6)"

@@ -13,7 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapper
 
 from .documented import kind
 from .exceptions import ConfigurationError
-from .models import NAMING_CONVENTION, OWN_MODELS, Models, QueueStateMixin, ResultMixin, TaskMixin, task_indexes
+from .indexes import task_indexes
+from .models import NAMING_CONVENTION, OWN_MODELS, Models, QueueStateMixin, ResultMixin, TaskMixin
 from .options import refuse
 
 LONGEST_PREFIX = 30

@@ -18,14 +18,12 @@ from sqlalchemy import (
     Connection,
     ForeignKeyConstraint,
     FromClause,
-    Index,
     Insert,
     Integer,
     MetaData,
     Select,
     Table,
     TableClause,
-    column,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
@@ -33,6 +31,7 @@ from sqlalchemy.types import TypeEngine
 
 from .columns import Key, LongText, Moment, Payload, Real, Word, sql_false, utc_now
 from .exceptions import BackendError, InvalidArgumentError
+from .indexes import task_indexes
 from .task_times import TaskTimes
 
 NAMING_CONVENTION = {
@@ -43,7 +42,6 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
-FALSE = text("FALSE")
 ZERO = text("0")
 
 
@@ -133,45 +131,6 @@ class TaskMixin(TaskTimes, MappedAsDataclass, kw_only=True, repr=False, eq=False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, name={self.name!r}, status={self.status!r})"
-
-
-def task_indexes(table_name: str) -> tuple[Index, ...]:
-    """The indexes of a task table: due tasks in the order of the claim, future ones, leases, ended ones, held keys."""
-    due = (column("status") == text("'queued'")) & (column("scheduled") == FALSE)
-    future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))
-    running = column("status") == text("'running'")
-    held = column("unique_key").is_not(None)
-    ended = column("completed_at").is_not(None)
-    return (
-        Index(
-            f"ix_{table_name}_claim",
-            "status",
-            "scheduled",
-            "queue",
-            column("priority").desc(),
-            "id",
-            sqlite_where=due,
-            postgresql_where=due,
-        ),
-        Index(
-            f"ix_{table_name}_due",
-            "status",
-            "scheduled",
-            "due_at",
-            sqlite_where=future,
-            postgresql_where=future,
-        ),
-        Index(f"ix_{table_name}_lease", "status", "lease_until", sqlite_where=running, postgresql_where=running),
-        Index(
-            f"ix_{table_name}_ended",
-            "queue",
-            "status",
-            "completed_at",
-            sqlite_where=ended,
-            postgresql_where=ended,
-        ),
-        Index(f"uq_{table_name}_unique_key", "unique_key", unique=True, sqlite_where=held, postgresql_where=held),
-    )
 
 
 class ResultMixin(MappedAsDataclass, kw_only=True, repr=False, eq=False):

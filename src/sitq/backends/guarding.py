@@ -19,9 +19,9 @@ SETTING_UP = frozenset({"use", "check_source"})
 
 def guarded(backend: Backend) -> Backend:
     """Let every public verb of a class of backends ask ``self.access`` before it does anything."""
-    for name in dir(backend):
+    for name in filter(is_verb, dir(backend)):
         verb = inspect.getattr_static(backend, name)
-        if inspect.isfunction(verb) and is_verb(name) and not hasattr(verb, "sitq_action"):
+        if inspect.isfunction(verb) and not hasattr(verb, "sitq_action"):
             action = action_of(name)
             setattr(backend, name, open_to_all(verb, action) if action in OPEN else guard(verb, action))
     return backend

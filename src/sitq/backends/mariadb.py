@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Unpack
 
 from sqlalchemy import Connection, Engine, Insert, TableClause, func, select, text
-from sqlalchemy.dialects.mysql import insert
 
 from ..exceptions import BackendError, DatabaseLockedError, NotAvailableError
 from ..models import Models
@@ -69,10 +68,14 @@ class MariaDBDialect(ServerDialect):
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:
+        from sqlalchemy.dialects.mysql import insert
+
         return insert(table).on_duplicate_key_update(id=table.c.id)  # IGNORE would hide other errors too
 
     @staticmethod
     def insert_or_replace(table: TableClause, key: str) -> Insert:
+        from sqlalchemy.dialects.mysql import insert
+
         statement = insert(table)
         others = {column.name: statement.inserted[column.name] for column in table.c if column.name != key}
         return statement.on_duplicate_key_update(others)

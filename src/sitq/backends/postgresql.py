@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, ClassVar, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause, event, func, inspect, select
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -100,10 +99,14 @@ class PostgreSQLDialect(ServerDialect):
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:
+        from sqlalchemy.dialects.postgresql import insert
+
         return insert(table).on_conflict_do_nothing()
 
     @staticmethod
     def insert_or_replace(table: TableClause, key: str) -> Insert:
+        from sqlalchemy.dialects.postgresql import insert
+
         statement = insert(table)
         others = {column.name: statement.excluded[column.name] for column in table.c if column.name != key}
         return statement.on_conflict_do_update(index_elements=[key], set_=others)

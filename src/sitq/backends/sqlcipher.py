@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import aiosqlite
-from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi, SQLiteDialect_aiosqlite
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-from .sqlite_encryption import load_driver
+from .sqlite_encryption import ASYNC_DRIVER, SYNC_DRIVER, load_driver
 
-SYNC_DRIVER, ASYNC_DRIVER = "sitq_sqlcipher", "sitq_aiosqlcipher"
 ERRORS = ("DatabaseError", "Error", "IntegrityError", "NotSupportedError", "OperationalError", "ProgrammingError")
 
 
@@ -46,7 +44,3 @@ class AsyncSQLCipherDialect(SQLiteDialect_aiosqlite):
     def import_dbapi(cls) -> Any:
         """SQLCipher's driver, in aiosqlite's thread."""
         return AsyncDriver(aiosqlite, load_driver())
-
-
-registry.register(f"sqlite.{SYNC_DRIVER}", __name__, SQLCipherDialect.__name__)
-registry.register(f"sqlite.{ASYNC_DRIVER}", __name__, AsyncSQLCipherDialect.__name__)

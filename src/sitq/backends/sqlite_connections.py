@@ -8,15 +8,17 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import aiosqlite
 from sqlalchemy import Connection
 
 from .sqlite_access import restrict
 from .sqlite_encryption import connect_encrypted
 from .sqlite_errors import driver_errors, primary_code
 from .sqlite_options import SQLiteOptions
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 logger = logging.getLogger("sitq.sqlite")
 
@@ -42,6 +44,8 @@ def connect(options: SQLiteOptions, *, create: bool = False, alter: bool = True)
 
 async def aconnect(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Connection:
     """Open a connection in a thread of aiosqlite's, which ends with the process."""
+    import aiosqlite
+
     connection = aiosqlite.Connection(connect, iter_chunk_size=64)
     connection._thread.daemon = True
     try:

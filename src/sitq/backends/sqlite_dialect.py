@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiosqlite
 from sqlalchemy import AsyncAdaptedQueuePool, Connection, Engine, Insert, QueuePool, TableClause, create_engine, event
-from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ..access import Role
@@ -41,9 +39,10 @@ from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
 from .sqlite_listening import listener_beside
-from .sqlite_options import (
-    SQLiteOptions,
-)
+from .sqlite_options import SQLiteOptions
+
+if TYPE_CHECKING:
+    import aiosqlite
 
 WRITES = "sitq_writes"
 IMPATIENTLY = "impatiently"
@@ -64,11 +63,13 @@ class SQLiteDialect(Dialect):
 
     @staticmethod
     def insert_if_free(table: TableClause) -> Insert:
+        from sqlalchemy.dialects.sqlite import insert
+
         return insert(table).on_conflict_do_nothing()
 
     @staticmethod
     def insert_or_replace(table: TableClause, key: str) -> Insert:
-        return insert(table).prefix_with("OR REPLACE")
+        return table.insert().prefix_with("OR REPLACE")
 
     def create_engine(self) -> Engine:
         engine = create_engine(

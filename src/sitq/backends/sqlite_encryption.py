@@ -9,6 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.dialects import registry
+
 from ..exceptions import (
     ConfigurationError,
     KeyMissingError,
@@ -23,6 +25,12 @@ CIPHERS = ("AES-256",)
 """What SQLCipher encrypts with: AES-256 in CBC mode, each page with an HMAC-SHA512."""
 
 DRIVER = "sqlcipher3.dbapi2"
+SYNC_DRIVER, ASYNC_DRIVER = "sitq_sqlcipher", "sitq_aiosqlcipher"
+"""SQLAlchemy's names of it, in a URL; the dialects are imported with the first engine that needs one."""
+
+registry.register(f"sqlite.{SYNC_DRIVER}", f"{__package__}.sqlcipher", "SQLCipherDialect")
+registry.register(f"sqlite.{ASYNC_DRIVER}", f"{__package__}.sqlcipher", "AsyncSQLCipherDialect")
+
 PLAIN_HEADER = b"SQLite format 3\0"
 SALT_LENGTH = 16  # an encrypted file begins with its salt, where a plain one has its header
 ITERATIONS, KEY_LENGTH = 256_000, 32  # of SQLCipher 4

@@ -15,8 +15,7 @@ from sqlalchemy import URL
 from ..access import NO_CONTROL, Access
 from ..exceptions import ConfigurationError, SitqWarning
 from ..options import check_bool, check_choice, check_int, check_seconds, refuse
-from .sqlcipher import ASYNC_DRIVER, SYNC_DRIVER
-from .sqlite_encryption import EncryptionKey, check_cipher, check_key
+from .sqlite_encryption import ASYNC_DRIVER, SYNC_DRIVER, EncryptionKey, check_cipher, check_key
 
 MEMORY: Final = ":memory:"
 JOURNAL_MODES = ("DELETE", "TRUNCATE", "PERSIST", "MEMORY", "WAL", "OFF")

@@ -1,0 +1,49 @@
+"""The indexes of a table of tasks: one for each question that a worker asks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import ColumnElement, Index, column, text
+
+WITH_PARTIAL_INDEXES = ("sqlite", "postgresql")
+"""The dialects of databases whose indexes may leave rows out."""
+
+
+class PartialIndex(Index):
+    """An index of the rows ``where`` something holds; of all rows, in databases that cannot leave any out.
+
+    SQLAlchemy imports the dialects that an index has options for, which takes long. So these are set when
+    somebody asks for options: to make the index, to compare it, to write a migration.
+    """
+
+    def __init__(self, name: str, *parts: str | ColumnElement[Any], where: ColumnElement[bool], unique: bool = False):
+        super().__init__(name, *parts, unique=unique)
+        self._where = where
+
+    @cached_property
+    def dialect_options(self) -> Any:
+        """The options of each dialect, as ``Index`` has them."""
+        options = super().dialect_options
+        for dialect in WITH_PARTIAL_INDEXES:
+            options[dialect]["where"] = self._where
+        return options
+
+
+def task_indexes(table_name: str) -> tuple[Index, ...]:
+    """The indexes of a task table: due tasks in the order of the claim, future ones, leases, ended ones, held keys."""
+    due = (column("status") == text("'queued'")) & (column("scheduled") == text("FALSE"))
+    future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))
+    running = column("status") == text("'running'")
+    held = column("unique_key").is_not(None)
+    ended = column("completed_at").is_not(None)
+    return (
+        PartialIndex(
+            f"ix_{table_name}_claim", "status", "scheduled", "queue", column("priority").desc(), "id", where=due
+        ),
+        PartialIndex(f"ix_{table_name}_due", "status", "scheduled", "due_at", where=future),
+        PartialIndex(f"ix_{table_name}_lease", "status", "lease_until", where=running),
+        PartialIndex(f"ix_{table_name}_ended", "queue", "status", "completed_at", where=ended),
+        PartialIndex(f"uq_{table_name}_unique_key", "unique_key", unique=True, where=held),
+    )
