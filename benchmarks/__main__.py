@@ -7,16 +7,10 @@ what carries over to another machine. ``--write`` puts tables and plots into ``d
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-from datetime import UTC, datetime
-from importlib.util import find_spec
 
 from . import anatomy, report
 from .contest import ROOT, Figure, figures_of
 from .contestants import NAMES, load
-
-PAGE = ROOT / "docs/explanation/performance.md"
 
 
 def main() -> None:
@@ -26,20 +20,22 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="of the usual numbers of tasks (default 1)")
     parser.add_argument("--database", choices=NAMES, action="append", help="one kind of database (default all)")
     parser.add_argument("--only", action="append", help="one contestant, by the name of its module")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)} and its plots")
+    parser.add_argument("--write", action="store_true", help=f"write {report.PAGE.relative_to(ROOT)} and its plots")
     options = parser.parse_args()
     for kind in options.database or NAMES:
         names = [name for name in NAMES[kind] if is_there(name) and (not options.only or name in options.only)]
         rates = report.medians(measure(kind, names, options.rounds, options.scale))
-        text = f"{when()}, {options.rounds} rounds\n\n{report.table(names, rates)}\n\n{report.goals(kind, rates)}"
+        text = (
+            f"{report.when()}, {options.rounds} rounds\n\n{report.table(names, rates)}\n\n{report.goals(kind, rates)}"
+        )
         print(text, flush=True)
         if options.write:
-            report.write_between(PAGE, kind, text)
-            report.plot(kind, names, rates, PAGE.parent / f"performance-{kind}.png")
+            report.write_between(report.PAGE, kind, text)
+            report.plot(kind, names, rates, report.PAGE.parent / f"performance-{kind}.png")
     stages = anatomy.table()
     print(stages)
     if options.write:
-        report.write_between(PAGE, "anatomy", stages)
+        report.write_between(report.PAGE, "anatomy", stages)
 
 
 def measure(kind: str, names: list[str], rounds: int, scale: float) -> list[Figure]:
@@ -61,13 +57,6 @@ def is_there(name: str) -> bool:
         print(f"left out: {name} ({error})")
         return False
     return True
-
-
-def when() -> str:
-    """The day and the machine."""
-    cores = os.cpu_count()
-    versions = f"Python {platform.python_version()}" + (", uvloop installed" if find_spec("uvloop") else "")
-    return f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.system()}, {versions}"
 
 
 if __name__ == "__main__":

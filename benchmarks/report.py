@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from .contest import Figure
+from .contest import ROOT, Figure
 from .contestants import load
+
+PAGE = ROOT / "docs/explanation/performance.md"
 
 HEADINGS = {
     "one": "enqueue one by one",
@@ -120,6 +126,13 @@ def plot(kind: str, names: Sequence[str], rates: Rates, file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=110)
     plt.close(figure)
+
+
+def when() -> str:
+    """The day and the machine."""
+    cores = os.cpu_count()
+    versions = f"Python {platform.python_version()}" + (", uvloop installed" if find_spec("uvloop") else "")
+    return f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.system()}, {versions}"
 
 
 def write_between(page: Path, name: str, text: str) -> None:
