@@ -348,6 +348,7 @@ def outcome(claim: Any) -> Any:
 
 def test_nobody_listens_while_nobody_waits(postgresql: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sitq.listening.LINGER", 0.0)
+    monkeypatch.setattr("sitq.listening.PATIENCE", 0.05)
     with sitq.PostgreSQLBackend(postgresql) as backend:
         backend.enqueue([row()])
         assert listeners(postgresql) == 0
@@ -355,6 +356,20 @@ def test_nobody_listens_while_nobody_waits(postgresql: URL, monkeypatch: pytest.
             with backend.wakeups.subscribe([RESULTS]):
                 wait_until(lambda: listeners(postgresql) == 1)
             wait_until(lambda: listeners(postgresql) == 0)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_closing_does_not_wait_for_news(postgresql: URL, driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip(driver)
+    monkeypatch.setattr("sitq.listening.PATIENCE", IN_TIME * 2)
+    with sitq.PostgreSQLBackend(postgresql.set(drivername=f"postgresql+{driver}")) as backend:
+        backend.initialize()
+        with backend.wakeups.subscribe([RESULTS]):
+            wait_until(lambda: listeners(postgresql) == 1)
+            closing = threading.Thread(target=backend.close, daemon=True)
+            closing.start()
+            closing.join(IN_TIME)
+            assert not closing.is_alive()
 
 
 def test_the_listener_comes_back_after_its_connection_was_killed(heard: tuple[sitq.PostgreSQLBackend, URL]) -> None:

@@ -23,7 +23,7 @@ import working
 from sitq import endings, rounds
 from sitq.claims import ClaimRequest, Outcome
 from sitq.ids import new_id
-from sitq.wakeups import RESULTS, Subscription, queue_topic
+from sitq.wakeups import RESULTS, ThreadSubscription, queue_topic
 from working import LONG, until
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="waiters poll there")
@@ -59,7 +59,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 @contextmanager
-def hearing(backend: sitq.BaseBackend, *topics: str) -> Iterator[list[Subscription]]:
+def hearing(backend: sitq.BaseBackend, *topics: str) -> Iterator[list[ThreadSubscription]]:
     """Subscribe to each topic, and wait until news of other processes comes in."""
     with ExitStack() as subscribed, backend.wakeups.subscribe(("start",)) as start:
         assert start.wait(LONG), "it looks again once it listens"
@@ -200,6 +200,7 @@ def test_a_closed_backend_leaves_nothing_behind(path: Path) -> None:
 
 def test_nobody_listens_while_nobody_waits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sitq.listening.LINGER", 0.0)
+    monkeypatch.setattr("sitq.listening.PATIENCE", 0.05)
     with sitq.SQLiteBackend(path) as backend:
         backend.enqueue([row()])
         for _ in range(2):
@@ -209,7 +210,10 @@ def test_nobody_listens_while_nobody_waits(path: Path, monkeypatch: pytest.Monke
             wait_until(lambda: not sockets(path))
 
 
-def test_a_socket_that_was_taken_away_is_hung_up_anew(path: Path, speaker: sitq.SQLiteBackend) -> None:
+def test_a_socket_that_was_taken_away_is_hung_up_anew(
+    path: Path, speaker: sitq.SQLiteBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sitq.listening.PATIENCE", 0.05)
     with sitq.SQLiteBackend(path) as backend, hearing(backend, DEFAULT) as (tasks,):
         [old] = sockets(path)
         old.unlink()

@@ -27,7 +27,16 @@ class Attendant:
         self._backend = backend
         self._execution = execution
         self._news = backend.wakeups.asubscribe((CANCELLATIONS,))
+        self._loop = asyncio.get_running_loop()
+        self._at_rest = True
+        self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+
+    def attend(self) -> None:
+        """Begin to, unless it does already: something runs."""
+        if self._at_rest:
+            self._at_rest = False
+            self._timer = self._loop.call_later(INTERVAL, self._news.wake)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._attend(), name="sitq-attendant")
@@ -37,15 +46,18 @@ class Attendant:
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
         self._news.wake()
         await asyncio.wait([self._task])  # not cancelled: a driver's connection does not take that well
 
     async def _attend(self) -> None:
         with self._news:
             while not self._stopped:
-                await self._news.await_wake(INTERVAL)
+                await self._news.await_wake(None if self._at_rest else INTERVAL)
                 await self.write_progress()
                 await self._look()
+                self._at_rest = not self._execution.tokens()
 
     async def write_progress(self) -> None:
         """Write the latest word of each task; if the database is away, the next word will do as well."""

@@ -118,6 +118,12 @@ class Database:
 
     def read(self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a store function that changes nothing."""
+        return self.look(in_session(function), *args, **kwargs)
+
+    def look(
+        self, function: Callable[Concatenate[Connection, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``read`` for a function that makes no objects: without a session it costs half as much."""
 
         def look() -> T:
             with self.dialect.engine_to_read(self._engines.called_engine).connect() as connection:
@@ -130,13 +136,12 @@ class Database:
     def _look(
         self,
         connection: Connection,
-        function: Callable[Concatenate[Session, StoreModels, P], T],
+        function: Callable[Concatenate[Connection, StoreModels, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         try:
-            with Session(connection, expire_on_commit=False) as session:
-                return function(session, self.models, *args, **kwargs)
+            return function(connection, self.models, *args, **kwargs)
         finally:
             self.dialect.end_reading(connection)
 
@@ -144,10 +149,11 @@ class Database:
         self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a store function that changes nothing without blocking the event loop."""
+        look_at = in_session(function)
 
         async def look() -> T:
             async with AsyncEngine(self.dialect.engine_to_read(self.async_engine.sync_engine)).connect() as connection:
-                return await connection.run_sync(lambda sync: self._look(sync, function, *args, **kwargs))
+                return await connection.run_sync(lambda sync: self._look(sync, look_at, *args, **kwargs))
 
         if not self.dialect.reads_on_loops:
             return await asyncio.to_thread(lambda: self.read(function, *args, **kwargs))
@@ -158,6 +164,14 @@ class Database:
             except DBAPIError as error:
                 require_lost(error)
                 return await unbroken(look())
+
+    async def alook(
+        self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``look`` without blocking the event loop: in a thread, which costs less than an async driver."""
+        if not self.dialect.has_sync_driver:
+            return await self.aread(function, *args, **kwargs)
+        return await unbroken(asyncio.to_thread(lambda: self.look(function, *args, **kwargs)))
 
     def write(
         self, function: Callable[Concatenate[Connection, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
@@ -355,6 +369,18 @@ class Database:
     def translated(self) -> Translating:
         """Turn errors into sitq's, the cause kept; use as a context manager."""
         return self._translating
+
+
+def in_session(
+    function: Callable[Concatenate[Session, StoreModels, P], T],
+) -> Callable[Concatenate[Connection, StoreModels, P], T]:
+    """Let a function that takes a session run on a connection."""
+
+    def run(connection: Connection, models: StoreModels, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with Session(connection, expire_on_commit=False) as session:
+            return function(session, models, *args, **kwargs)
+
+    return run
 
 
 class Translating:

@@ -19,7 +19,7 @@ from .exceptions import InvalidArgumentError, TaskCancelledError, TaskFailedErro
 from .models import Result, ResultMixin, TaskStatus
 from .options import check_seconds
 from .serialization import Serializer
-from .wakeups import RESULTS, Subscription, Wakeups
+from .wakeups import RESULTS, LoopSubscription, Wakeups
 
 POLL = 0.1  # seconds between looks for what other processes have ended
 POLL_IF_HEARING = 0.5  # seconds, where they tell
@@ -182,7 +182,7 @@ class _LoopWatch:
         self._backend = backend
         self._waiters: set[_Waiter] = set()
         self._looking: asyncio.Task[None] | None = None
-        self._news: Subscription | None = None
+        self._news: LoopSubscription | None = None
         self._at_rest = asyncio.Event()
         self._at_rest.set()
 

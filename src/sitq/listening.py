@@ -12,7 +12,7 @@ from .wakeups import Wakeups
 
 logger = logging.getLogger("sitq.listening")
 
-PATIENCE = 0.25
+PATIENCE = 2.0
 """For how long a thread waits for news before it looks whether to go on, in seconds."""
 
 LINGER = 5.0

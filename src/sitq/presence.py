@@ -123,13 +123,14 @@ else:
         def _files_of_others(self) -> list[Path]:
             try:
                 self._require_trust()
-                paths = list(self._folder.iterdir())
+                names = os.listdir(self._folder)  # noqa: PTH208  # a worker looks often, and is alone mostly
             except OSError:
                 return []
+            paths = [self._folder / name for name in names if name != self._path.name]
             for path in paths:
                 if path.suffix == ".new" and is_forgotten(path):
                     remove(path)
-            return [path for path in paths if path.suffix == self._path.suffix and path != self._path]
+            return [path for path in paths if path.suffix == self._path.suffix]
 
         def leave(self) -> None:
             """Remove the file, and the folder after the last worker."""

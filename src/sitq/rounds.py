@@ -164,6 +164,7 @@ class Rounds:
             self._isolation.claimed(self._loop.time(), alone=alone, asked=request.isolated)
         for claim in await self._held_since(asked, claims):
             self._execution.start(claim)
+            self._attendant.attend()
         return request is not None and len(claims) < request.limit
 
     async def _held_since(self, asked: float, claims: list[Claim]) -> list[Claim]:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from types import TracebackType
+from typing import Self, TypeVar
+
+AnySubscription = TypeVar("AnySubscription", bound="Subscription")
 
 RESULTS = "results"
 """The topic that is notified when tasks have ended."""
@@ -26,26 +30,38 @@ def queue_topic(queue: str) -> str:
     return f"queue:{queue}"
 
 
-class Subscription:
-    """One waiter. Wait on the thread or the event loop that made it."""
+class Subscription(ABC):
+    """One waiter."""
 
-    def __init__(self, wakeups: Wakeups, topics: tuple[str, ...], loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, wakeups: Wakeups, topics: tuple[str, ...]) -> None:
         self._wakeups = wakeups
         self._topics = topics
-        self._loop = loop
-        self._event = threading.Event()
-        self._async_event = asyncio.Event() if loop else None
 
+    @abstractmethod
     def wake(self) -> None:
         """Wake the waiter; callable from any thread."""
-        if self._event.is_set():
-            return
+
+    def drop(self) -> None:
+        """Wait no more."""
+        self._wakeups.drop(self, self._topics)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.drop()
+
+
+class ThreadSubscription(Subscription):
+    """A waiter on a thread."""
+
+    def __init__(self, wakeups: Wakeups, topics: tuple[str, ...]) -> None:
+        super().__init__(wakeups, topics)
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        """See ``Subscription.wake``."""
         self._event.set()
-        if self._loop is not None and self._async_event is not None:
-            try:
-                self._loop.call_soon_threadsafe(self._async_event.set)
-            except RuntimeError:  # the loop is closed, so nobody waits any more
-                self._wakeups.drop(self, self._topics)
 
     def wait(self, timeout: float | None) -> bool:
         """Block until woken or ``timeout`` seconds are up; say whether it was woken."""
@@ -53,23 +69,53 @@ class Subscription:
         self._event.clear()
         return woken
 
+
+class LoopSubscription(Subscription):
+    """A waiter on the event loop that made it: one coroutine at a time."""
+
+    def __init__(self, wakeups: Wakeups, topics: tuple[str, ...]) -> None:
+        super().__init__(wakeups, topics)
+        self._loop = asyncio.get_running_loop()
+        self._is_called = False
+        self._is_woken = False
+        self._waiting: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """See ``Subscription.wake``."""
+        if not self._is_called:
+            self._is_called = True
+            try:
+                self._loop.call_soon_threadsafe(self._wake_here)
+            except RuntimeError:  # the loop is closed, so nobody waits any more
+                self.drop()
+
+    def _wake_here(self) -> None:
+        self._is_woken = True
+        self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
     async def await_wake(self, timeout: float | None) -> bool:
         """Wait until woken or ``timeout`` seconds are up; say whether it was woken."""
-        assert self._async_event is not None, "a subscription made without a loop waits with wait()"
+        if not self._is_woken:
+            await self._wait(timeout)
+        woken, self._is_woken = self._is_woken, False
+        if woken:
+            self._is_called = False
+        return woken
+
+    async def _wait(self, timeout: float | None) -> None:
+        """Without what makes ``asyncio.timeout`` dear: it cancels and catches, and idle workers wait often."""
+        self._waiting = self._loop.create_future()
+        timer = None if timeout is None else self._loop.call_later(timeout, self._end_wait)
         try:
-            async with asyncio.timeout(timeout):
-                await self._async_event.wait()
-        except TimeoutError:
-            return False
-        self._async_event.clear()
-        self._event.clear()
-        return True
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        self._wakeups.drop(self, self._topics)
+            await self._waiting
+        finally:
+            self._waiting = None
+            if timer is not None:
+                timer.cancel()
 
 
 class Wakeups:
@@ -94,13 +140,13 @@ class Wakeups:
         with self._lock:
             return 0.0 if self._subscriptions else time.monotonic() - self._deserted_at
 
-    def subscribe(self, topics: Iterable[str]) -> Subscription:
-        """Wait for these topics on this thread, with ``wait``; use as a context manager."""
-        return self._add(tuple(topics), None)
+    def subscribe(self, topics: Iterable[str]) -> ThreadSubscription:
+        """Wait for these topics on this thread; use as a context manager."""
+        return self._add(ThreadSubscription, tuple(topics))
 
-    def asubscribe(self, topics: Iterable[str]) -> Subscription:
-        """Wait for these topics on the running event loop, with ``await_wake``; use as a context manager."""
-        return self._add(tuple(topics), asyncio.get_running_loop())
+    def asubscribe(self, topics: Iterable[str]) -> LoopSubscription:
+        """Wait for these topics on the running event loop; use as a context manager."""
+        return self._add(LoopSubscription, tuple(topics))
 
     def notify(self, topics: Collection[str]) -> None:
         """Tell of news that this process has committed, here and elsewhere; callable from any thread."""
@@ -140,8 +186,10 @@ class Wakeups:
                     self._subscriptions.pop(topic, None)
             self._deserted_at = time.monotonic()
 
-    def _add(self, topics: tuple[str, ...], loop: asyncio.AbstractEventLoop | None) -> Subscription:
-        subscription = Subscription(self, topics, loop)
+    def _add(
+        self, kind: Callable[[Wakeups, tuple[str, ...]], AnySubscription], topics: tuple[str, ...]
+    ) -> AnySubscription:
+        subscription = kind(self, topics)
         with self._lock:
             for topic in topics:
                 self._subscriptions[topic].add(subscription)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import selectors
+import socket
+import time
 import weakref
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
@@ -14,8 +15,11 @@ from sqlalchemy import Connection, Engine
 
 from ..engines import Engines, close_detached
 
-STILL_THERE = 120
-"""After so many waits without news the server is asked whether it is still there."""
+STILL_THERE = 30.0
+"""Seconds without news after which the server is asked whether it is still there."""
+
+PATIENCE_OF_LOOPS = 0.25
+"""Seconds; a wait over an async driver does not end before, so it is no longer."""
 
 
 class News(NamedTuple):
@@ -29,6 +33,27 @@ ARRIVING: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sele
 
 Take = Callable[[float], Collection[News]]
 """Waits for news, at most so many seconds, and returns it."""
+
+
+class Bell:
+    """Ends a wait from another thread, once and for all."""
+
+    def __init__(self) -> None:
+        self._heard, self._rung = socket.socketpair()
+
+    def fileno(self) -> int:
+        """What can be read as soon as the bell was rung."""
+        return self._heard.fileno()
+
+    def ring(self) -> None:
+        """Ring it; raises nothing, and does nothing once the bell is gone."""
+        with contextlib.suppress(OSError):
+            self._rung.send(b".")
+
+    def close(self) -> None:
+        """Take it down."""
+        self._heard.close()
+        self._rung.close()
 
 
 class OwnVoice:
@@ -58,33 +83,42 @@ class PostgreSQLEar:
     def __init__(self, engines: Engines, channel: str, own: OwnVoice) -> None:
         self._engines = engines
         self._own = own
-        self._silent = 0
-        self._connection, self._take = engines.call(listen, engines.called_engine, channel)
+        self._heard_at = time.monotonic()
+        self._bell = Bell()
+        try:
+            self._connection, self._take = engines.call(listen, engines.called_engine, channel, self._bell)
+        except BaseException:
+            self._bell.close()
+            raise
 
     def wait(self, timeout: float) -> Collection[str]:
         """Return the topics of which others have told, as soon as there are any."""
-        heard = self._engines.call(self._take, timeout)
-        self._silent = 0 if heard else self._silent + 1
-        if self._silent >= STILL_THERE:
-            self._silent = 0
+        if time.monotonic() - self._heard_at > STILL_THERE:
             self._engines.call(self._connection.exec_driver_sql, "SELECT 1")
+            self._heard_at = time.monotonic()
+        heard = self._engines.call(self._take, timeout)
+        if heard:
+            self._heard_at = time.monotonic()
         return {news.topic for news in heard if not self._own.sent(news)}
 
     def rouse(self) -> None:
-        """Let the wait take its time."""
+        """Let the wait end, as far as the driver lets it."""
+        self._bell.ring()
 
     def close(self) -> None:
         """Close the connection."""
+        self._bell.close()
         with contextlib.suppress(Exception):  # it may be dead already
             self._engines.call(close_detached, self._connection)
 
 
-def listen(engine: Engine, channel: str) -> tuple[Connection, Take]:
+def listen(engine: Engine, channel: str, bell: Bell) -> tuple[Connection, Take]:
     """Open a connection outside the pool that listens, and return how to hear it."""
     connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
     try:
         connection.detach()
-        take = HEARING[engine.dialect.driver, engine.dialect.is_async](connection.connection.dbapi_connection, channel)
+        hear = HEARING[engine.dialect.driver, engine.dialect.is_async]
+        take = hear(connection.connection.dbapi_connection, channel, bell)
         connection.exec_driver_sql(f"LISTEN {connection.dialect.identifier_preparer.quote_identifier(channel)}")
     except BaseException:
         close_detached(connection)
@@ -92,29 +126,43 @@ def listen(engine: Engine, channel: str) -> tuple[Connection, Take]:
     return connection, take
 
 
-def hear_psycopg(driver: Any, channel: str) -> Take:
-    """Over psycopg 3. To look whether anything came is far cheaper than to let the driver wait."""
-    arriving = ARRIVING()
-    arriving.register(driver, selectors.EVENT_READ)
+def hear_psycopg(driver: Any, channel: str, bell: Bell) -> Take:
+    """Over psycopg 3. What it does to wait for news by itself takes longer than the news."""
+    heard: set[News] = set()
+    driver.add_notify_handler(lambda notify: heard.add(News(notify.pid, notify.payload)))  # beside an answer
+    arriving = arriving_at(driver, bell)
+    encoding = driver.info.encoding
 
     def take(timeout: float) -> set[News]:
-        if not arriving.select(timeout):
-            return set()
-        return {News(heard.pid, heard.payload) for heard in driver.notifies(timeout=timeout, stop_after=1)}
+        if not heard and arriving.select(timeout):
+            driver.pgconn.consume_input()
+            while (notify := driver.pgconn.notifies()) is not None:
+                heard.add(News(notify.be_pid, notify.extra.decode(encoding)))
+        taken = heard.copy()
+        heard.clear()
+        return taken
 
     return take
 
 
-def hear_psycopg_async(adapted: Any, channel: str) -> Take:
+def arriving_at(*sources: Any) -> selectors.BaseSelector:
+    """What waits until something can be read from one of them."""
+    arriving = ARRIVING()
+    for source in sources:
+        arriving.register(source, selectors.EVENT_READ)
+    return arriving
+
+
+def hear_psycopg_async(adapted: Any, channel: str, bell: Bell) -> Take:
     """Over psycopg 3's async connection."""
 
     async def gather(driver: Any, timeout: float) -> set[News]:
         return {News(heard.pid, heard.payload) async for heard in driver.notifies(timeout=timeout, stop_after=1)}
 
-    return lambda timeout: adapted.run_async(lambda driver: gather(driver, timeout))
+    return lambda timeout: adapted.run_async(lambda driver: gather(driver, min(timeout, PATIENCE_OF_LOOPS)))
 
 
-def hear_asyncpg(adapted: Any, channel: str) -> Take:
+def hear_asyncpg(adapted: Any, channel: str, bell: Bell) -> Take:
     """Over asyncpg, which calls back."""
     heard: asyncio.Queue[News] = asyncio.Queue()
 
@@ -140,14 +188,16 @@ def hear_asyncpg(adapted: Any, channel: str) -> Take:
         await driver.add_listener(channel, hear)
 
     adapted.run_async(begin)
-    return lambda timeout: adapted.run_async(lambda driver: gather(driver, timeout))
+    return lambda timeout: adapted.run_async(lambda driver: gather(driver, min(timeout, PATIENCE_OF_LOOPS)))
 
 
-def hear_psycopg2(driver: Any, channel: str) -> Take:
+def hear_psycopg2(driver: Any, channel: str, bell: Bell) -> Take:
     """Over psycopg2, which is to be polled."""
+    arriving = arriving_at(driver, bell)
 
     def take(timeout: float) -> set[News]:
-        select.select([driver], [], [], timeout)
+        if not driver.notifies:
+            arriving.select(timeout)
         driver.poll()
         taken = {News(heard.pid, heard.payload) for heard in driver.notifies}
         driver.notifies.clear()
@@ -156,7 +206,7 @@ def hear_psycopg2(driver: Any, channel: str) -> Take:
     return take
 
 
-HEARING: dict[tuple[str, bool], Callable[[Any, str], Take]] = {
+HEARING: dict[tuple[str, bool], Callable[[Any, str, Bell], Take]] = {
     ("psycopg", False): hear_psycopg,
     ("psycopg", True): hear_psycopg_async,
     ("asyncpg", True): hear_asyncpg,

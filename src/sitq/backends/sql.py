@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self, Unpack
@@ -147,10 +146,10 @@ class SQLAlchemyBackend(TransactionalBackend):
         return await self._database.aread(store.get_result, task_id)
 
     def has_result(self, task_id: str) -> bool:
-        return self._database.read(store.has_result, task_id)
+        return self._database.look(store.has_result, task_id)
 
     async def ahas_result(self, task_id: str) -> bool:
-        return await self._database.aread(store.has_result, task_id)
+        return await self._database.alook(store.has_result, task_id)
 
     def list_all_tasks(self) -> list[str]:
         """Return the id of every task, the oldest first. No payload is read."""
@@ -181,10 +180,10 @@ class SQLAlchemyBackend(TransactionalBackend):
         return ids
 
     def get_statuses(self, task_ids: Sequence[str]) -> Mapping[str, TaskStatus]:
-        return self._database.read(store.get_statuses, task_ids)
+        return self._database.look(store.get_statuses, task_ids)
 
     async def aget_statuses(self, task_ids: Sequence[str]) -> Mapping[str, TaskStatus]:
-        return await self._database.aread(store.get_statuses, task_ids)
+        return await self._database.alook(store.get_statuses, task_ids)
 
     def list_tasks(
         self,
@@ -287,17 +286,16 @@ class SQLAlchemyBackend(TransactionalBackend):
         return self._database.dialect.presence(worker_id)
 
     def isolated_waiting(self, queues: Sequence[str]) -> bool:
-        return self._database.read(store.isolated_waiting, queues, self.now())
+        return self._database.look(store.isolated_waiting, queues, self.now())
 
     async def aisolated_waiting(self, queues: Sequence[str]) -> bool:
-        return await self._database.aread(store.isolated_waiting, queues, self.now())
+        return await self._database.alook(store.isolated_waiting, queues, self.now())
 
     def next_due_at(self, queues: Sequence[str]) -> datetime | None:
-        return self._database.read(store.next_due_at)
+        return self._database.look(store.next_due_at)
 
     async def anext_due_at(self, queues: Sequence[str]) -> datetime | None:
-        # Idle workers ask each second, and a thread takes half as much of a processor as the async door.
-        return await asyncio.to_thread(self._database.read, store.next_due_at)
+        return await self._database.alook(store.next_due_at)
 
     # Opening and closing.
 

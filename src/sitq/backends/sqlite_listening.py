@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import time
 import weakref
@@ -128,6 +129,8 @@ class SocketEar:
         self._neighbours = neighbours
         self._name = f"{new_id()}{suffix()}"
         self._socket = make_socket()
+        self._arriving = select.poll()
+        self._arriving.register(self._socket, select.POLLIN)
         self._heard_at = 0.0
         neighbours.own.add(self._name)
         # A process that ends without closing leaves no socket behind either.
@@ -157,21 +160,18 @@ class SocketEar:
 
     def wait(self, timeout: float) -> Collection[str] | None:
         """Return the topics of which others have told, as soon as there are any; ``None`` stands for all."""
-        time.sleep(max(0.0, self._heard_at + REST - time.monotonic()))
-        self._socket.settimeout(timeout)
-        try:
-            messages = [self._socket.recv(LONGEST_MESSAGE)]
-        except TimeoutError:
+        if (rest := self._heard_at + REST - time.monotonic()) > 0:
+            time.sleep(rest)
+        if not self._arriving.poll(timeout * 1000):
             (self._neighbours.folder / self._name).lstat()  # if somebody took it away, it is to be hung up anew
             return ()
-        messages += self._waiting()
+        messages = list(self._waiting())
         self._heard_at = time.monotonic()
         if b"" in messages or len(messages) >= SHORTEST_QUEUE:
             return None
         return {topic for message in messages for topic in message.decode(errors="replace").split(SEPARATOR)}
 
     def _waiting(self) -> Iterator[bytes]:
-        self._socket.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
                 yield self._socket.recv(LONGEST_MESSAGE)

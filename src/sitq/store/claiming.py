@@ -129,8 +129,7 @@ def claim_isolated(session: Door, models: StoreModels, request: ClaimRequest, no
 
 def isolated_waiting(session: Door, models: Models, queues: Sequence[str], now: datetime) -> bool:
     """Whether a task of these queues waits that must run alone."""
-    question = first_isolated(models, [models.task.id])
-    return session.execute(question, {"in_queues": list(queues), "now": now}).first() is not None
+    return session.execute(first_isolated_id(models), {"in_queues": list(queues), "now": now}).first() is not None
 
 
 def lease_values(request: ClaimRequest, now: datetime) -> dict[str, Any]:
@@ -220,6 +219,12 @@ def first_due(models: StoreModels, columns: list[Any], looking: bool) -> Select[
 def isolated_tasks(models: Models) -> Executable:
     """The claim's question for a task that must run alone."""
     return first_isolated(models, claimed_columns(models)).with_for_update(skip_locked=True)
+
+
+@lru_cache
+def first_isolated_id(models: Models) -> Executable:
+    """What says whether such a task waits."""
+    return first_isolated(models, [models.task.id])
 
 
 def first_isolated(models: Models, columns: list[Any]) -> Select[Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import cast
 
-from sqlalchemy import select
+from sqlalchemy import Executable, bindparam, select
 from sqlalchemy.orm import Session
 
 from ..models import Models, Result, Task, TaskStatus
@@ -25,19 +26,31 @@ def get_result(session: Session, models: Models, task_id: str) -> Result | None:
 
 def has_result(session: Door, models: Models, task_id: str) -> bool:
     """Whether a result is stored for this task."""
+    return session.execute(stored_id(models), {"of_task": task_id}).first() is not None
+
+
+@lru_cache
+def stored_id(models: Models) -> Executable:
+    """The id of one task, if a result is stored for it."""
     result = models.result
-    return session.execute(select(result.task_id).where(result.task_id == task_id)).first() is not None
+    return select(result.task_id).where(result.task_id == bindparam("of_task"))
 
 
 def get_statuses(session: Door, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
     """The status of each of these tasks; unknown ids are left out."""
-    task = models.task
     statuses: dict[str, TaskStatus] = {}
     for start in range(0, len(task_ids), ROWS_A_STATEMENT):
         some = task_ids[start : start + ROWS_A_STATEMENT]
-        rows = session.execute(select(task.id, task.status).where(task.id.in_(some)))
+        rows = session.execute(statuses_of(models), {"ids": some})
         statuses |= {row.id: TaskStatus.read(row.status) for row in rows}
     return statuses
+
+
+@lru_cache
+def statuses_of(models: Models) -> Executable:
+    """The statuses of some tasks, with their ids."""
+    task = models.task
+    return select(task.id, task.status).where(task.id.in_(bindparam("ids", expanding=True)))
 
 
 def list_tasks(
