@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from .. import store
 from ..claims import CancelResult, Progress, RetryResult, Token
 from ..models import TaskSelect
-from ..store.copying import portions
+from ..store.tables import portions
 from ..wakeups import CANCELLATIONS, RESULTS
 from .operations import OperatedBackend
 

@@ -15,7 +15,7 @@ from ..wakeups import CANCELLATIONS
 from .announcing import announce
 from .door import Door
 from .results import write_results
-from .tables import ROWS_A_STATEMENT, TRUE, is_running, table_of
+from .tables import TRUE, is_running, portions, table_of
 
 RowT = TypeVar("RowT", bound=Sequence[Any])
 
@@ -27,8 +27,8 @@ def cancel(
 ) -> dict[str, CancelResult]:
     """Cancel queued tasks, ask for running ones to be cancelled, and say what became of each."""
     found: dict[str, CancelResult] = {}
-    for start in range(0, len(task_ids), ROWS_A_STATEMENT):
-        found |= cancel_some(session, models, sorted(task_ids[start : start + ROWS_A_STATEMENT]), reason, now)
+    for some in portions(task_ids):
+        found |= cancel_some(session, models, sorted(some), reason, now)
     return {task_id: found.get(task_id, CancelResult.UNKNOWN) for task_id in task_ids}
 
 
@@ -100,8 +100,7 @@ def cancel_requests(session: Door, models: Models, tokens: Sequence[Token]) -> d
     """Which of these claims hold tasks that are to be cancelled, and why."""
     task, wanted = models.task, set(tokens)
     found: dict[Token, str | None] = {}
-    for start in range(0, len(tokens), ROWS_A_STATEMENT):
-        ids = [token.task_id for token in tokens[start : start + ROWS_A_STATEMENT]]
+    for ids in portions([token.task_id for token in tokens]):
         rows = session.execute(
             select(task.id, task.worker_id, task.claim_count, task.error_message).where(
                 task.id.in_(ids), is_running(task), task.cancel_requested == TRUE

@@ -13,7 +13,8 @@ from sqlalchemy import Row, Select, Table, bindparam, delete, func, insert, sele
 from ..models import Models, StoreModels
 from ..records import RESULT_COLUMNS, TASK_COLUMNS, Plan, Record, plan
 from .door import Door, connection_of
-from .tables import ROWS_A_STATEMENT, is_running, table_of
+from .results import delete_results
+from .tables import is_running, portions, table_of
 from .unique import find_holders
 
 PAGE_BYTES = 8 * 2**20
@@ -184,13 +185,6 @@ def update_tasks(session: Door, models: Models, records: Sequence[Record]) -> No
     connection_of(session).execute(update(task).where(task.c.id == bindparam("of_task")).values(columns), values)
 
 
-def delete_results(session: Door, models: Models, task_ids: Sequence[str]) -> None:
-    """Delete the results of these tasks."""
-    result = table_of(models.result)
-    for some in portions(task_ids):
-        session.execute(delete(result).where(result.c.task_id.in_(some)))
-
-
 def insert_rows(
     session: Door, models: StoreModels, model: Any, columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]]
 ) -> None:
@@ -241,8 +235,3 @@ def records_statement(models: Models, lock: bool) -> Select[Any]:
     task, records = both_tables(models)
     some = records.where(task.c.id.in_(bindparam("ids", expanding=True)))
     return some.with_for_update(of=task) if lock else some
-
-
-def portions(task_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many ids at a time as one statement may name."""
-    return (task_ids[start : start + ROWS_A_STATEMENT] for start in range(0, len(task_ids), ROWS_A_STATEMENT))

@@ -11,7 +11,7 @@ from ..claims import Token
 from ..models import Models, TaskStatus
 from .compiled import execute_rows
 from .door import Door
-from .tables import QUEUED, ROWS_A_STATEMENT, RUNNING
+from .tables import QUEUED, RUNNING, portions
 
 TOKEN_COLUMNS = {"token_id": "id", "token_worker": "worker_id", "token_claim": "claim_count"}
 """The parameters of ``holds``, and the columns that they are compared with."""
@@ -48,8 +48,7 @@ def statuses_under(session: Door, models: Models, tokens: Sequence[Token]) -> di
     """The status of each task whose latest claim is the token's; tokens of an earlier claim are left out."""
     task = models.task
     found: dict[Token, TaskStatus] = {}
-    for start in range(0, len(tokens), ROWS_A_STATEMENT):
-        ids = [token.task_id for token in tokens[start : start + ROWS_A_STATEMENT]]
+    for ids in portions([token.task_id for token in tokens]):
         rows = session.execute(select(task.id, task.worker_id, task.claim_count, task.status).where(task.id.in_(ids)))
         found |= {Token(row.id, row.worker_id, row.claim_count): TaskStatus.read(row.status) for row in rows}
     return {token: found[token] for token in tokens if token in found}

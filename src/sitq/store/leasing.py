@@ -13,7 +13,7 @@ from ..claims import Token
 from ..models import Models, TaskStatus
 from .door import Door
 from .fencing import statuses_under
-from .tables import QUEUED, ROWS_A_STATEMENT, RUNNING, table_of
+from .tables import QUEUED, RUNNING, portions, table_of
 
 
 def extend(session: Door, models: Models, tokens: Sequence[Token], until: datetime) -> list[bool]:
@@ -25,15 +25,13 @@ def extend(session: Door, models: Models, tokens: Sequence[Token], until: dateti
     return [statuses.get(token) is TaskStatus.RUNNING for token in tokens]
 
 
-def of_one_worker(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+def of_one_worker(tokens: Sequence[Token]) -> Iterator[Sequence[Token]]:
     """Part tokens by their worker, and into as many as one statement may name."""
     for worker_id in dict.fromkeys(token.worker_id for token in tokens):
-        of_worker = [token for token in tokens if token.worker_id == worker_id]
-        for start in range(0, len(of_worker), ROWS_A_STATEMENT):
-            yield of_worker[start : start + ROWS_A_STATEMENT]
+        yield from portions([token for token in tokens if token.worker_id == worker_id])
 
 
-def extend_some(session: Door, models: Models, tokens: list[Token], until: datetime) -> int:
+def extend_some(session: Door, models: Models, tokens: Sequence[Token], until: datetime) -> int:
     """Extend claims of one worker by one statement; return how many held."""
     values = {
         "worker": tokens[0].worker_id,

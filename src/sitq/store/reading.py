@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ..models import Models, Result, Task, TaskStatus
 from .door import Door
-from .tables import ROWS_A_STATEMENT
+from .tables import portions
 
 
 def get_task(session: Session, models: Models, task_id: str) -> Task | None:
@@ -39,8 +39,7 @@ def stored_id(models: Models) -> Executable:
 def get_statuses(session: Door, models: Models, task_ids: Sequence[str]) -> dict[str, TaskStatus]:
     """The status of each of these tasks; unknown ids are left out."""
     statuses: dict[str, TaskStatus] = {}
-    for start in range(0, len(task_ids), ROWS_A_STATEMENT):
-        some = task_ids[start : start + ROWS_A_STATEMENT]
+    for some in portions(task_ids):
         rows = session.execute(statuses_of(models), {"ids": some})
         statuses |= {row.id: TaskStatus.read(row.status) for row in rows}
     return statuses

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Delete, Insert, bindparam, delete, literal, select
+from sqlalchemy import Insert, delete, literal, select
 
 from ..models import Models, StoreModels
 from ..wakeups import RESULTS
 from .announcing import announce
 from .compiled import execute_rows
 from .door import Door
-from .tables import bare_table, table_of
+from .tables import bare_table, portions, table_of
 
 RESULT_COLUMNS = ("task_id", "value", "is_error", "error_message", "completed_at", "error_type", "traceback")
 
@@ -36,9 +36,11 @@ def write_many(session: Door, models: StoreModels, rows: Sequence[Mapping[str, A
         execute_rows(session, results_statement(models), [models.rows_as_table.parameters([*latest.values()])])
 
 
-def delete_results(session: Door, models: Models, task_ids: Iterable[str]) -> None:
+def delete_results(session: Door, models: Models, task_ids: Sequence[str]) -> None:
     """Remove the results of tasks that are to have another, or none."""
-    execute_rows(session, delete_statement(models), [{"of_task": task_id} for task_id in task_ids])
+    result = table_of(models.result)
+    for some in portions(task_ids):
+        session.execute(delete(result).where(result.c.task_id.in_(some)))
 
 
 @lru_cache
@@ -55,13 +57,6 @@ def results_statement(models: StoreModels) -> Insert:
     result = table_of(models.result)
     given = models.rows_as_table.clause({name: result.c[name].type for name in RESULT_COLUMNS})
     return result_statement(models).from_select(RESULT_COLUMNS, select(*given.c))
-
-
-@lru_cache
-def delete_statement(models: Models) -> Delete:
-    """The result of one task goes."""
-    result = table_of(models.result)
-    return delete(result).where(result.c.task_id == bindparam("of_task"))
 
 
 @lru_cache

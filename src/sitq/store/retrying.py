@@ -16,15 +16,15 @@ from ..wakeups import queue_topic
 from .announcing import announce
 from .door import Door
 from .results import delete_results
-from .tables import FALSE, ROWS_A_STATEMENT, table_of
+from .tables import FALSE, portions, table_of
 from .unique import find_holders
 
 
 def retry(session: Door, models: StoreModels, task_ids: Sequence[str], now: datetime) -> dict[str, RetryResult]:
     """Put ended tasks back to ``queued``, and say what became of each."""
     found: dict[str, RetryResult] = {}
-    for start in range(0, len(task_ids), ROWS_A_STATEMENT):
-        found |= retry_some(session, models, sorted(task_ids[start : start + ROWS_A_STATEMENT]), now)
+    for some in portions(task_ids):
+        found |= retry_some(session, models, sorted(some), now)
     return {task_id: found.get(task_id, RetryResult.UNKNOWN) for task_id in task_ids}
 
 
@@ -38,7 +38,7 @@ def retry_some(session: Door, models: StoreModels, task_ids: Sequence[str], now:
     results |= put_back(session, models, free_keys(session, models, keys), now)
     queued = {row.id: row.queue for row in rows if results[row.id] is RetryResult.QUEUED}
     if queued:
-        delete_results(session, models, queued)
+        delete_results(session, models, [*queued])
         announce(session, models, {queue_topic(queue) for queue in queued.values()})
     return results
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import ColumnElement, Table, TableClause, column, literal_column, table
 from sqlalchemy.orm import MappedAsDataclass
@@ -17,6 +18,13 @@ FALSE: ColumnElement[Any] = literal_column("FALSE")
 
 ROWS_A_STATEMENT = 500
 """How many ids one ``IN`` holds; databases limit the parameters of a statement."""
+
+T = TypeVar("T")
+
+
+def portions(of: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many at a time as one ``IN`` holds."""
+    return (of[start : start + ROWS_A_STATEMENT] for start in range(0, len(of), ROWS_A_STATEMENT))
 
 
 def table_of(model: type[MappedAsDataclass]) -> Table:

@@ -13,7 +13,7 @@ from ..claims import TaskRow
 from ..exceptions import BackendError, DuplicateTaskError
 from ..models import Models, StoreModels, TaskMixin
 from .door import Door
-from .tables import FALSE, QUEUED, ROWS_A_STATEMENT, bare_table, table_of
+from .tables import FALSE, QUEUED, bare_table, portions, table_of
 
 ROUNDS = 20
 """How often a key is asked for whose holder has ended whenever one looks for it."""
@@ -52,10 +52,9 @@ def insert_free(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> 
 
 def find_holders(session: Door, models: Models, keys: Collection[str]) -> dict[str, Row[Any]]:
     """The unfinished task of each key, locked so that it stays so until the commit."""
-    task, wanted = models.task, sorted(keys)
+    task = models.task
     found: dict[str, Row[Any]] = {}
-    for start in range(0, len(wanted), ROWS_A_STATEMENT):
-        some = wanted[start : start + ROWS_A_STATEMENT]
+    for some in portions(sorted(keys)):
         statement = select(task.unique_key, task.id, task.status).where(task.unique_key.in_(some)).with_for_update()
         found |= {row.unique_key: row for row in session.execute(statement)}
     return found
