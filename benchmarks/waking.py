@@ -2,14 +2,17 @@
 
     python benchmarks/waking.py [postgresql://user@host/database] [--tasks 300]
 
-Tasks are sent at 20 a second; a task tells the time at which it ran. The time to its start begins before the call that
-enqueues it; the time to its result ends when the caller, who waits in the process that enqueues, has it. What the
-worker costs while it idles is its processor time over 10 seconds. Beside it, huey on an SQLite file, if installed.
+Tasks are sent at 20 a second; a task tells the time at which it ran. The time to its start is told from before the call
+that enqueues it, and from when that has returned, which is the worker's share. The time to its result ends when the
+caller, who waits in the process that enqueues, has it. What the worker costs while it idles is its processor time over
+10 seconds. The first tasks of each, which import and prepare, do not count. Beside it, as far as installed, huey on an
+SQLite file, which polls, and pgqueuer, which is woken and keeps no results.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib
 import os
 import statistics
@@ -28,6 +31,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 import sitq
 
 TASKS = 300
+WARM_UP = 20
 A_SECOND = 20
 IDLE = 10.0
 """Seconds of idling that are measured."""
@@ -46,6 +50,23 @@ huey = SqliteHuey(filename={database!r})
 def now():
     return time.time()
 """
+PGQUEUER_WORKER = """
+import asyncio, os, sys, time
+import asyncpg
+from pgqueuer import PgQueuer
+
+async def run():
+    queuer = PgQueuer.from_asyncpg_connection(await asyncpg.connect(sys.argv[1]))
+    told = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
+
+    @queuer.entrypoint("work")
+    async def work(job):
+        os.write(told, f"{job.id} {time.time()}\\n".encode())
+
+    await queuer.run()
+
+asyncio.run(run())
+"""
 HUEY_WORKER = "import sys; sys.path[0] = sys.argv[1]; from waking_by_huey import huey; huey.create_consumer().run()"
 
 
@@ -54,34 +75,44 @@ class Row(NamedTuple):
 
     name: str
     start: list[float]
+    start_after: list[float]
     result: list[float]
     idle: float | None
 
 
 class Queue(NamedTuple):
-    """How a task is sent whose result is the time at which it ran, and how that is awaited."""
+    """How a task is sent, and how the time at which it ran is awaited; that may be its result."""
 
     send: Callable[[], Any]
     wait: Callable[[Any], float]
+    keeps_results: bool = True
 
 
 def measure(name: str, queue: Queue, worker: subprocess.Popen[bytes], tasks: int) -> Row:
     """Measure one queue with a worker that runs already."""
-    queue.wait(queue.send())
+    for _ in range(WARM_UP):
+        queue.wait(queue.send())
     time.sleep(1.0)
     idle = share_of_core(worker.pid)
     sent = []
     for _ in range(tasks):
-        sent.append((time.time(), queue.send()))
+        sent.append((time.time(), queue.send(), time.time()))
         time.sleep(1 / A_SECOND)
-    start = [1000 * (queue.wait(task) - began) for began, task in sent]
-    result = []
-    for _ in range(tasks // 2):
+    ran = [queue.wait(task) for _, task, _ in sent]
+    start = [1000 * (at - began) for at, (began, _, _) in zip(ran, sent, strict=True)]
+    start_after = [1000 * (at - returned) for at, (_, _, returned) in zip(ran, sent, strict=True)]
+    return Row(name, start, start_after, times_to_results(queue, tasks // 2) if queue.keeps_results else [], idle)
+
+
+def times_to_results(queue: Queue, tasks: int) -> list[float]:
+    """How long it takes from before the call that enqueues to the result, in milliseconds."""
+    times = []
+    for _ in range(tasks):
         began = time.time()
         queue.wait(queue.send())
-        result.append(1000 * (time.time() - began))
+        times.append(1000 * (time.time() - began))
         time.sleep(1 / A_SECOND)
-    return Row(name, start, result, idle)
+    return times
 
 
 def share_of_core(process: int) -> float | None:
@@ -126,18 +157,52 @@ def of_huey(folder: str, tasks: int) -> Row:
         return measure("huey, SQLite", way, worker, tasks)
 
 
-def run(server: str | None = None, tasks: int = TASKS) -> list[Row]:
-    """Measure sitq on SQLite, on PostgreSQL if a server is given, and huey if it is installed."""
+def of_pgqueuer(server: str, folder: str, tasks: int) -> Row:
+    """Pgqueuer over asyncpg. Its task writes to a file when it ran."""
+    asyncpg, queries = importlib.import_module("asyncpg"), importlib.import_module("pgqueuer.queries")
+    told = Path(folder, "ran")
+    told.touch()
+    with asyncio.Runner() as runner, empty_database(server) as url:
+        address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        connection = runner.run(asyncpg.connect(address))
+        jobs = queries.Queries.from_asyncpg_connection(connection)
+        runner.run(jobs.install())
+        with running("-c", PGQUEUER_WORKER, address, str(told)) as worker:
+            way = Queue(lambda: runner.run(jobs.enqueue("work", None))[0], lambda job: time_told(told, job), False)
+            row = measure("pgqueuer", way, worker, tasks)
+        runner.run(connection.close())
+    return row
+
+
+def time_told(told: Path, job: int) -> float:
+    """Read when a job ran, as soon as that is written."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for line in told.read_text().splitlines():
+            number, _, ran = line.partition(" ")
+            if number == str(job):
+                return float(ran)
+        time.sleep(0.01)
+    raise TimeoutError(f"job {job} did not run in {PATIENCE:g} s")
+
+
+def run(server: str | None = None, tasks: int = TASKS) -> Iterator[Row]:
+    """Measure sitq on SQLite, on PostgreSQL if a server is given, and the peers that are installed."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [of_sitq("sitq, SQLite", f"{folder}/tasks.db", tasks)]
+        yield of_sitq("sitq, SQLite", f"{folder}/tasks.db", tasks)
+        yield from if_installed("huey", lambda: of_huey(folder, tasks))
         if server is not None:
             with empty_database(server) as url:
-                rows.append(of_sitq("sitq, PostgreSQL", url, tasks))
-        try:
-            rows.append(of_huey(folder, tasks))
-        except ModuleNotFoundError:
-            print("huey: not installed")
-        return rows
+                yield of_sitq("sitq, PostgreSQL", url, tasks)
+            yield from if_installed("pgqueuer", lambda: of_pgqueuer(server, folder, tasks))
+
+
+def if_installed(peer: str, measure_it: Callable[[], Row]) -> Iterator[Row]:
+    """Measure a peer, or say that it is not installed."""
+    try:
+        yield measure_it()
+    except ModuleNotFoundError:
+        print(f"{peer}: not installed")
 
 
 @contextmanager
@@ -168,12 +233,16 @@ def main() -> None:
     arguments = parser.parse_args()
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     print(f"{os.cpu_count()} cores, {load}; {arguments.tasks} tasks, {A_SECOND} a second; milliseconds")
-    print(f"{'queue':<18} {'start, median':>14} {'99%':>7} {'result, median':>15} {'99%':>7} {'idle':>7}")
+    print(f"{'queue':<18} {'start':>14} {'after the call':>16} {'result':>14} {'idle':>7}   (medians / 99%)")
     for row in run(arguments.server, arguments.tasks):
-        start, result = (f"{statistics.median(each):.1f}" for each in (row.start, row.result))
-        late = [f"{percentile(each, 0.99):.1f}" for each in (row.start, row.result)]
+        start, after, result = (both(times) for times in (row.start, row.start_after, row.result))
         idle = "-" if row.idle is None else f"{row.idle:.2%}"
-        print(f"{row.name:<18} {start:>14} {late[0]:>7} {result:>15} {late[1]:>7} {idle:>7}")
+        print(f"{row.name:<18} {start:>14} {after:>16} {result:>14} {idle:>7}", flush=True)
+
+
+def both(times: list[float]) -> str:
+    """The median and the 99th percentile."""
+    return f"{statistics.median(times):.1f} / {percentile(times, 0.99):.1f}" if times else "-"
 
 
 if __name__ == "__main__":
