@@ -21,6 +21,7 @@ from .exceptions import BackendError, InvalidArgumentError
 from .options import check_bool, check_choice, check_int, refuse
 from .records import Record
 from .store import Written
+from .unbroken import unbroken
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -94,14 +95,7 @@ async def acopy(
     When it is cancelled, it ends after the batch that is being written.
     """
     job = job_of(source, target, progress=progress, running=running, verify=verify, batch=batch)
-    copying = asyncio.ensure_future(asyncio.to_thread(job.run))
-    try:
-        return await asyncio.shield(copying)
-    except asyncio.CancelledError:
-        job.stop()
-        await asyncio.wait([copying])
-        copying.cancelled() or copying.exception()  # looked at, so that nobody complains
-        raise
+    return await unbroken(asyncio.to_thread(job.run), job.stop)
 
 
 def job_of(

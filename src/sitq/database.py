@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -26,6 +26,7 @@ from .engines import Engines, again_if_lost, require_lost
 from .exceptions import BackendError, PoolTimeoutError, ReadOnlyError
 from .holding import require_not_held
 from .models import Models, StoreModels
+from .unbroken import unbroken
 from .wakeups import Wakeups
 from .write_connection import WriteConnection
 from .writer import Write, Writer
@@ -395,14 +396,3 @@ class Translating:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, Exception) and (translation := self._translate(error)) is not None:
             raise translation from error
-
-
-async def unbroken(look: Coroutine[Any, Any, T]) -> T:
-    """Await to the end, also when cancelled: a driver's connection that is left in mid-statement is lost."""
-    task = asyncio.ensure_future(look)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        task.cancelled() or task.exception()  # looked at, so that nobody complains
-        raise

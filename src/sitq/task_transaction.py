@@ -19,9 +19,10 @@ from sqlalchemy.util import greenlet_spawn
 
 from . import store
 from .claims import Outcome, Progress
-from .database import Database, unbroken
+from .database import Database
 from .exceptions import TaskError
 from .holding import holding
+from .unbroken import unbroken
 from .wakeups import RESULTS
 
 T = TypeVar("T")

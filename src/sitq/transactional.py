@@ -22,6 +22,7 @@ from .injection import is_async, with_session
 from .models import TaskStatus
 from .serialization import Call
 from .task_events import log_outcome, task_fields
+from .unbroken import unbroken
 
 logger = logging.getLogger("sitq.worker")
 
@@ -87,7 +88,7 @@ class TransactionalCalls:
             args, kwargs = with_session(call.function, call.args, call.kwargs, transaction.session)
             outcome = self._returned(attempt, await call.function(*args, **kwargs))
             if outcome is not None and outcome.status is TaskStatus.COMPLETED:
-                await to_the_end(asyncio.ensure_future(complete(transaction, outcome)))
+                await unbroken(complete(transaction, outcome))
             return Ended(outcome)
 
         return await self._backend.atransact(work)
@@ -135,17 +136,6 @@ def last_word(attempt: Attempt) -> Progress | None:
     """What the function said last of how far it is: an ending would fence it out if it were written later."""
     said = None if attempt.current is None else attempt.current.said
     return None if said is None else Progress(attempt.token, *said)
-
-
-async def to_the_end(task: asyncio.Future[None]) -> None:
-    """Await a commit; a cancellation waits until it is known how it went."""
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is not None:
-            logger.debug("the commit failed while its task was being cancelled: %s", task.exception())
-        raise
 
 
 def refuse_awaitable(value: object) -> object:
