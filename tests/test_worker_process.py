@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import subprocess
 import sys
@@ -28,9 +29,11 @@ POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to 
 
 
 @contextmanager
-def worker_process(database: Path, *, kill_after: float = 30.0) -> Iterator[subprocess.Popen[str]]:
+def worker_process(
+    database: Path, *, kill_after: float = 30.0, script: str = SCRIPT
+) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", SCRIPT, str(database), str(kill_after)],
+        [sys.executable, "-W", "error", "-c", script, str(database), str(kill_after)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -136,3 +139,20 @@ def test_an_idle_process_ends_at_the_first_signal(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
         assert (process.returncode, output, errors) == (0, "ran\nended\n", "")
+
+
+@POSIX
+def test_the_collector_passes_over_what_was_loaded_while_a_worker_runs(tmp_path: Path) -> None:
+    file = tmp_path / "tasks.db"
+    with sitq.SQLiteBackend(file) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        # An app that has frozen its own part is left with it.
+        for frozen, begin in (("gc.get_freeze_count() == 0", ""), ("gc.get_freeze_count() > 0", "gc.freeze()")):
+            task_id = queue.enqueue(gc.get_freeze_count)
+            script = f"import gc; {begin}\n{SCRIPT}\nassert {frozen}"
+            with worker_process(file, script=script) as process:
+                passed_over = queue.result(task_id, timeout=30)
+                process.send_signal(signal.SIGTERM)
+                output, errors = process.communicate(timeout=30)
+            assert (process.returncode, output, errors) == (0, "ended\n", "")
+            assert passed_over > 10_000
