@@ -76,13 +76,24 @@ class CallPreparer:
             InvalidArgumentError: it cannot be called, or not with these arguments.
             SerializationError: the function or an argument has no bytes form.
         """
-        callee = read_callee(function)
+        return self._row(read_callee(function), self._options_of(function), function, args, kwargs)
+
+    def _options_of(self, function: Callable[..., Any]) -> TaskOptions:
+        return options_of(function).overridden_by(self.options)
+
+    def _row(
+        self,
+        callee: Callee,
+        options: TaskOptions,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> TaskRow:
         if callee.transactional:
             self._check_transactional(callee, function, kwargs)
         check_arguments(callee, args, kwargs)
         now, task_id = self.now(), new_id()
         payload = self.serializer.dump_call(function, args, kwargs, task_id=task_id)
-        options = options_of(function).overridden_by(self.options)
         row = options.columns(now)
         if options.unique_key is not None:
             row.update(options.key_columns(args, kwargs))
@@ -101,13 +112,13 @@ class CallPreparer:
 
     def rows(self, function: Callable[..., Any], calls: Iterable[CallRow]) -> Iterator[TaskRow]:
         """Check what can be checked at once, then give ``row`` for each call as it is asked for."""
-        read_callee(function)
-        return self._each(function, iter(check_calls(calls)))
+        return self._each(read_callee(function), function, iter(check_calls(calls)))
 
-    def _each(self, function: Callable[..., Any], calls: Iterator[object]) -> Iterator[TaskRow]:
+    def _each(self, callee: Callee, function: Callable[..., Any], calls: Iterator[object]) -> Iterator[TaskRow]:
+        options = self._options_of(function)
         for number, call in enumerate(calls):
             try:
-                yield self.row(function, *split_call(call))
+                yield self._row(callee, options, function, *split_call(call))
             except SitqError as exc:
                 exc.add_note(f"It was row {number} of enqueue_many, counting from 0.")
                 raise

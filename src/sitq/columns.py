@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -72,6 +73,9 @@ Payload = LargeBinary().with_variant(_MariaDBType("LONGBLOB"), "mysql", "mariadb
 Real = Float(53).with_variant(DOUBLE(), "mysql", "mariadb")
 
 
+SECONDS_LENGTH, TEXT_LENGTH = len("2026-01-01 00:00:00"), len("2026-01-01 00:00:00.000000")
+
+
 class UTCDateTime(TypeDecorator[datetime]):
     """A moment in UTC, aware in Python; naive values are refused.
 
@@ -101,6 +105,10 @@ class UTCDateTime(TypeDecorator[datetime]):
         """Turn an aware datetime into UTC; raise ``InvalidArgumentError`` for a naive one."""
         return None if value is None else in_utc(value)
 
+    def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any] | None:
+        """Write SQLite's text by one call of ``datetime``: SQLAlchemy's own way takes five times as long."""
+        return _to_text if dialect.name == "sqlite" else super().bind_processor(dialect)
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Mark what the database gave as UTC."""
         if value is None:
@@ -110,7 +118,21 @@ class UTCDateTime(TypeDecorator[datetime]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         """Read what SQLite lets anybody write there too: a number as Unix time, what is no time as ``None``."""
         read = super().result_processor(dialect, coltype)
-        return None if read is None else lambda value: None if value is None else _read_time(read, value)
+        if read is None:
+            return None
+        return lambda value: None if value is None else _from_text(value) or _read_time(read, value)
+
+
+def _to_text(value: datetime | None) -> str | None:
+    return None if value is None else in_utc(value).isoformat(" ", "microseconds")[:TEXT_LENGTH]
+
+
+def _from_text(value: object) -> datetime | None:
+    """Read what ``_to_text`` and ``CURRENT_TIMESTAMP`` write, and nothing else."""
+    if isinstance(value, str) and len(value) in (SECONDS_LENGTH, TEXT_LENGTH):
+        with suppress(ValueError):
+            return datetime.fromisoformat(f"{value}+00:00")
+    return None
 
 
 def in_utc(value: datetime) -> datetime:

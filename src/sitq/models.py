@@ -80,7 +80,7 @@ class TaskStatus(enum.StrEnum):
     @property
     def ended(self) -> bool:
         """Whether a task in this status will not run again by itself."""
-        return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+        return self is not TaskStatus.QUEUED and self is not TaskStatus.RUNNING
 
 
 class TaskMixin(TaskTimes, MappedAsDataclass, kw_only=True, repr=False, eq=False):

@@ -101,8 +101,8 @@ class ValueSerializer:
         """See ``Serializer.dump_call``."""
         return Payload(
             _write("the function ", self.dump_function, function, function),
-            self._dump_arguments(args, dict(enumerate(args, 1)), function) if args else None,
-            self._dump_arguments(kwargs, kwargs, function) if kwargs else None,
+            self._dump_arguments(args, function) if args else None,
+            self._dump_arguments(kwargs, function) if kwargs else None,
         )
 
     def load_call(self, payload: Payload, *, task_id: str) -> Call:
@@ -126,12 +126,12 @@ class ValueSerializer:
         """See ``Serializer.load_result``."""
         return _read("return value", task_id, self.load_value, data)
 
-    def _dump_arguments(self, whole: object, named: dict[Any, Any], function: Callable[..., Any]) -> bytes:
+    def _dump_arguments(self, whole: tuple[Any, ...] | dict[str, Any], function: Callable[..., Any]) -> bytes:
         try:
             return self.dump_value(whole)
         except Exception as exc:
             reason = _reason(exc)
-        for name, value in named.items():
+        for name, value in whole.items() if isinstance(whole, dict) else enumerate(whole, 1):
             _write(f"argument {name!r} ({type(value).__name__}) of ", self.dump_value, value, function)
         raise SerializationError(f"the arguments of {_name(function)} cannot be written together: {reason}")
 

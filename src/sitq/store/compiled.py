@@ -32,14 +32,13 @@ class Compiled:
         binds = {name: bind for bind, name in compiled.bind_names.items()}
         processes = {name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in binds.items()}
         constants = {name: bind.value for name, bind in binds.items() if not bind.required}
+        self._constants = {
+            name: value if (process := processes.pop(name)) is None else process(value)
+            for name, value in constants.items()
+        }
         self._processes = {name: process for name, process in processes.items() if process is not None}
-        self._constants = {name: self._processed(name, value) for name, value in constants.items()}
         self._order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
         self.values = self._named if self._order is None else self._positional(self._order)
-
-    def _processed(self, name: str, value: object) -> object:
-        process = self._processes.get(name)
-        return value if process is None else process(value)
 
     def _named(self, row: Row) -> dict[str, Any]:
         values = {**self._constants, **row}

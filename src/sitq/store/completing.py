@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, Update, bindparam, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, Table, Update, bindparam, func, literal, null, select, update
 
 from ..claims import Outcome
 from ..models import Models, StoreModels, TaskStatus
@@ -15,7 +15,7 @@ from .compiled import execute_rows
 from .door import Door
 from .fencing import TOKEN_COLUMNS, holds, token_values
 from .results import result_statement
-from .tables import FALSE, table_of
+from .tables import COMPLETED, FALSE, table_of
 
 BYTES_TOGETHER = 4_000_000
 """Return values that take more go one by one: together they are a text of twice as many bytes."""
@@ -76,5 +76,5 @@ def complete_together_statement(models: StoreModels) -> Select[Any]:
 def completion(task: Table, *, at: ColumnElement[Any]) -> Update:
     """Tasks become completed."""
     return update(task).values(
-        status=TaskStatus.COMPLETED.value, completed_at=at, lease_until=None, unique_key=None, error_message=None
+        status=COMPLETED, completed_at=at, lease_until=null(), unique_key=null(), error_message=null()
     )

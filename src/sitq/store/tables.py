@@ -13,6 +13,7 @@ from ..models import TaskMixin, TaskStatus
 # Literals, never parameters: a partial index is used only where the statement repeats its predicate.
 QUEUED: ColumnElement[Any] = literal_column(f"'{TaskStatus.QUEUED.value}'")
 RUNNING: ColumnElement[Any] = literal_column(f"'{TaskStatus.RUNNING.value}'")
+COMPLETED: ColumnElement[Any] = literal_column(f"'{TaskStatus.COMPLETED.value}'")
 TRUE: ColumnElement[Any] = literal_column("TRUE")
 FALSE: ColumnElement[Any] = literal_column("FALSE")
 
