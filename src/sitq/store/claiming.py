@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Executable, Integer, Select, Update, bindparam, case, exists, func, select, update
-from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks
@@ -171,10 +170,10 @@ def next_due_at(session: Door, models: Models) -> datetime | None:
 
 
 @lru_cache
-def first_due_time(models: Models) -> Executable:
+def first_due_time(models: Models) -> Select[Any]:
     """When the first of the future tasks becomes due."""
     task = models.task
-    future = is_scheduled(task) & (task.isolated == FALSE)
+    future = is_scheduled(task) & (task.isolated == FALSE) & task.due_at.is_not(None)
     return select(task.due_at).where(future).order_by(task.due_at).limit(1)
 
 
@@ -285,9 +284,13 @@ def scheduled_ids(models: Models) -> Executable:
 
 @lru_cache
 def any_scheduled(models: Models) -> Select[Any]:
-    """Any of the future tasks whose time has come."""
-    task = aliased(models.task)
-    return select(task.id).where(has_come(task)).limit(1)
+    """Any of the future tasks whose time has come.
+
+    The first is sought, then compared: with the time among the conditions PostgreSQL goes through the whole index,
+    since it leaves out those that the index implies, and with them the columns before the time.
+    """
+    first = first_due_time(models).subquery()
+    return select(first.c.due_at).where(first.c.due_at <= bindparam("now"))
 
 
 def has_come(task: type[TaskMixin]) -> ColumnElement[bool]:
