@@ -24,6 +24,7 @@ def timed(enqueue: Callable[[int], None], count: int) -> float:
 
 def measure(contestant: Contestant, what: str, count: int, task: str) -> float | None:
     """Do one thing; return how long it took, where that is to be known."""
+    contestant.prepare(count)
     if what == "one":
         return seconds(contestant.enqueue_one_by_one, count)
     if what == "concurrent":

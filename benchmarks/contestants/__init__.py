@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
+from typing import Any
 
 NAMES = {
     "sqlite": (
@@ -46,6 +48,9 @@ class Contestant:
     def set_up(self) -> None:
         """Make the tables."""
 
+    def prepare(self, count: int) -> None:
+        """Make what is no work of a queue, before the clock runs."""
+
     def enqueue_one_by_one(self, count: int) -> None:
         """Enqueue tasks, each acknowledged before the next."""
         raise NotImplementedError
@@ -61,3 +66,21 @@ class Contestant:
     def count_done(self) -> int:
         """How many tasks have ended and are written."""
         raise NotImplementedError
+
+
+class ByHand(Contestant):
+    """A limit: what the database needs for rows that are there already."""
+
+    prepared: Sequence[Any] = ()
+
+    def make(self, count: int) -> Sequence[Any]:
+        """Make rows with ids of their own."""
+        raise NotImplementedError
+
+    def prepare(self, count: int) -> None:
+        """Make them."""
+        self.prepared = self.make(count)
+
+    def rows(self, count: int) -> Sequence[Any]:
+        """Those that have been prepared, or others."""
+        return self.prepared if len(self.prepared) == count else self.make(count)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, LargeBinary, MetaData, String, Table, bindparam, create_engine, event, func, select
 
 from ..work import TASKS
-from . import Contestant
+from . import ByHand
 from .by_hand_sqlite import BATCH
 
 metadata = MetaData()
@@ -27,7 +27,7 @@ due = select(tasks.c.id, tasks.c.args).where(tasks.c.status == "queued").order_b
 change = tasks.update().where(tasks.c.id == bindparam("of")).values(status=bindparam("to"))
 
 
-class Entry(Contestant):
+class Entry(ByHand):
     """Statements that are kept, on a connection that stays open."""
 
     title = "SQLAlchemy Core by hand, batches of 100"
@@ -45,8 +45,8 @@ class Entry(Contestant):
         with self.connect() as connection, connection.begin():
             metadata.create_all(connection)
 
-    def rows(self, count: int) -> list[dict[str, Any]]:
-        """Rows as a queue has to make them."""
+    def make(self, count: int) -> list[dict[str, Any]]:
+        """Rows with ids of their own."""
         now = datetime.now(UTC).isoformat()
         return [
             {"id": str(uuid.uuid1()), "args": pickle.dumps((number,)), "status": "queued", "created_at": now}

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from ..work import TASKS
-from . import Contestant
+from . import ByHand
 from .by_hand_sqlite import BATCH
 
 TABLES = """
@@ -27,7 +27,7 @@ STORE = "INSERT INTO by_hand_results SELECT * FROM unnest(%s::text[], %s::bytea[
 INSERT = "INSERT INTO by_hand_tasks VALUES (%s, %s, 'queued', now()) RETURNING pg_notify('by_hand', 'default')"
 
 
-class Entry(Contestant):
+class Entry(ByHand):
     """One connection, one table, one index; each enqueue of one sends a notification."""
 
     title = "psycopg by hand, batches of 100"
@@ -42,19 +42,23 @@ class Entry(Contestant):
         with self.connect() as connection:
             connection.execute(TABLES)
 
+    def make(self, count: int) -> list[tuple[str, bytes]]:
+        """Rows with ids of their own."""
+        return [(str(uuid.uuid1()), pickle.dumps((number,))) for number in range(count)]
+
     def enqueue_one_by_one(self, count: int) -> None:
         """One row a transaction."""
         with self.connect() as connection:
-            for number in range(count):
-                connection.execute(INSERT, (str(uuid.uuid1()), pickle.dumps((number,))))
+            for row in self.rows(count):
+                connection.execute(INSERT, row)
                 connection.commit()
 
     def enqueue_in_bulk(self, count: int, task: str = "noop") -> None:
         """COPY, in one transaction."""
         with self.connect() as connection, connection.cursor() as cursor:
             with cursor.copy("COPY by_hand_tasks (id, args, status) FROM STDIN") as copy:
-                for number in range(count):
-                    copy.write_row((str(uuid.uuid1()), pickle.dumps((number,)), "queued"))
+                for row in self.rows(count):
+                    copy.write_row((*row, "queued"))
             connection.commit()
 
     def work(self, task: str) -> None:

@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime
 
 from ..work import TASKS
-from . import Contestant
+from . import ByHand
 
 BATCH = 100
 TABLES = """
@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS results (task_id TEXT PRIMARY KEY, value BLOB);
 CLAIM = "SELECT id, args FROM tasks WHERE status = 'queued' ORDER BY id LIMIT ?"
 
 
-class Entry(Contestant):
+class Entry(ByHand):
     """One connection, one table, one index."""
 
     title = "sqlite3 by hand, batches of 100"
@@ -36,8 +36,8 @@ class Entry(Contestant):
         """Make the tables."""
         self.connect().executescript(TABLES)
 
-    def rows(self, count: int) -> list[tuple[str, bytes, str]]:
-        """Rows as a queue has to make them."""
+    def make(self, count: int) -> list[tuple[str, bytes, str]]:
+        """Rows with ids of their own."""
         now = datetime.now(UTC).isoformat()
         return [(str(uuid.uuid1()), pickle.dumps((number,)), now) for number in range(count)]
 
