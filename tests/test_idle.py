@@ -20,7 +20,7 @@ from databases import KINDS
 from server_contract import emptied
 from working import LONG, until
 
-LOOK_FOR_TASKS = {"sqlite": 3, "postgresql": 3, "mariadb": 3}
+LOOK_FOR_TASKS = {"sqlite": 3, "postgresql": 2, "mariadb": 3}
 """Statements without the beginnings and ends of transactions that drivers make themselves."""
 
 LOOK_FOR_THE_NEXT_TIME = {"sqlite": 2, "postgresql": 1, "mariadb": 1}

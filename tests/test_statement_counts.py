@@ -16,6 +16,7 @@ from sqlalchemy import event
 import sitq
 from databases import empty_database
 from sitq.claims import Claim, ClaimRequest, Outcome
+from sitq.testing import MovableClock
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 REQUEST = ClaimRequest("worker", ["default"], 100, 30.0)
@@ -140,6 +141,51 @@ def test_an_enqueue_is_one_way_to_the_server(tmp_path: Path) -> None:
         assert backend.get_stats().total_tasks == 3
     assert [message for message in messages if "ReadyForQuery" in message] == messages[-1:]
     assert any("CommandComplete" in message and "INSERT 0 1" in message for message in messages)
+
+
+def test_an_idle_worker_claims_in_one_way_to_the_server_and_looks_in_two(tmp_path: Path) -> None:
+    drivers: list[Any] = []
+
+    def note(connection: Any, cursor: Any, *rest: Any) -> None:
+        drivers.append(cursor.connection)
+
+    async def ways(backend: sitq.SQLAlchemyBackend, name: str) -> int:
+        with traced(drivers[0], tmp_path / name) as messages:
+            claimed.extend((await backend.afinish_and_claim([], REQUEST))[1])
+        return sum("ReadyForQuery" in message for message in messages)
+
+    async def scenario(backend: sitq.SQLAlchemyBackend) -> None:
+        await backend.afinish_and_claim([], REQUEST)
+        event.listen(backend.engine, "before_cursor_execute", note)
+        for _ in range(2):
+            await sitq.TaskQueue(backend).enqueue(len, ())
+            assert [await ways(backend, "found"), await ways(backend, "nothing")] == [1, 2]
+
+    claimed: list[Claim] = []
+    with empty_database("postgresql", tmp_path) as url, sitq.open_backend(url) as backend:
+        asyncio.run(scenario(backend))
+    assert len(claimed) == 2
+
+
+def test_an_idle_worker_is_given_what_has_become_due_and_nothing_that_has_expired(
+    backend: sitq.SQLAlchemyBackend,
+) -> None:
+    async def claim() -> list[str]:
+        return [claim.id for claim in (await backend.afinish_and_claim([], REQUEST))[1]]
+
+    clock = MovableClock()
+    backend.use_clock(clock)
+    queue = sitq.SyncTaskQueue(backend)
+    expiring = [queue.options(expires_in=60).enqueue(len, ()) for _ in range(2)]
+    clock.move(60)
+    wanted = queue.enqueue(len, ())
+    assert asyncio.run(claim()) == [wanted]
+    expiring.append(queue.options(expires_in=60).enqueue(len, ()))
+    later = queue.options(delay=60).enqueue(len, ())
+    clock.move(60)
+    assert asyncio.run(claim()) == [later]
+    assert backend.get_statuses(expiring) == dict.fromkeys(expiring, sitq.TaskStatus.CANCELLED)
+    assert asyncio.run(claim()) == []
 
 
 @contextmanager

@@ -4,8 +4,9 @@ A function here takes a SQLAlchemy ``Session`` first and the mapped classes seco
 caller owns the transaction. Time comes in as an argument, so that nothing here reads a clock.
 """
 
-from .cancelling import cancel, cancel_requests
+from .cancelling import cancel, cancel_requests, only_wanted
 from .claiming import claim, isolated_waiting, next_due_at
+from .claiming_alone import claim_alone, is_claimed_alone
 from .copying import (
     Written,
     add_paused,
@@ -42,6 +43,7 @@ __all__ = [
     "cancel_selected",
     "check_selection",
     "claim",
+    "claim_alone",
     "complete",
     "count_records",
     "count_tasks",
@@ -57,12 +59,14 @@ __all__ = [
     "get_task",
     "has_result",
     "insert_rows",
+    "is_claimed_alone",
     "is_one_statement",
     "isolated_waiting",
     "list_all_tasks",
     "list_tasks",
     "next_due_at",
     "oldest_due_at",
+    "only_wanted",
     "pause_every_queue",
     "pause_queue",
     "paused_queues",
