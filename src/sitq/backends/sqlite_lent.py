@@ -81,7 +81,8 @@ class LentSQLiteDialect(Dialect):
         return reading_engine(engine)
 
     def end_reading(self, connection: Connection) -> None:
-        if isinstance(connection.engine.pool, StaticPool) and not (connection.closed or connection.invalidated):
+        is_usable = not (connection.closed or connection.invalidated)
+        if isinstance(connection.engine.pool, StaticPool) and is_usable and not connection.in_transaction():
             connection.begin()  # of which nobody hears; what returns in a transaction is not rolled back a second time
 
     def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
