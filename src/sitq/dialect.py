@@ -16,7 +16,7 @@ from .engines import Engines
 from .exceptions import BackendError, NotAvailableError
 from .health import CheckReport
 from .listening import Listener
-from .models import BulkInsert, Models, RowsAsTable
+from .models import BulkInsert, RowsAsTable
 from .presence import Presence
 from .secret import Secret
 from .wakeups import Wakeups
@@ -164,7 +164,7 @@ class Dialect(ABC):
     def is_reached_by(self, engine: Engine) -> bool:
         """Whether an engine leads to this very database: by its URL, or since it is the one that was lent."""
 
-    def join(self, engine: Engine, models: Models) -> None:
+    def join(self, engine: Engine) -> None:
         """Make ready for tasks in transactions of an app's own over this engine; called at least once for each."""
 
     def presence(self, worker_id: str) -> Presence:

@@ -7,7 +7,7 @@ from functools import cache, lru_cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, Pool, Table, Update, event, inspect, update
+from sqlalchemy import Connection, Engine, Pool, Update, event, inspect, update
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -22,6 +22,7 @@ from .exceptions import ConfigurationError, InvalidArgumentError, SchemaError
 from .models import Models, TaskMixin, TaskStatus
 from .store.announcing import announce
 from .store.tables import table_of
+from .task_tables import know_tasks, writes_tasks
 from .wakeups import queue_topic
 
 SyncTransaction: TypeAlias = Session | scoped_session[Any] | Connection
@@ -29,9 +30,6 @@ AsyncTransaction: TypeAlias = AsyncSession | async_scoped_session[Any] | AsyncCo
 
 _joined: WeakKeyDictionary[Session, set[Database]] = WeakKeyDictionary()
 """The sessions with tasks that wait to be flushed, or to be committed."""
-
-_task_tables: WeakSet[Table] = WeakSet()
-"""The tables whose new rows are never shown in errors."""
 
 
 class ThirdDoor:
@@ -119,8 +117,8 @@ class ThirdDoor:
                 f"the transaction is in the database {shown_url(engine.url)}, where no worker would find the task: "
                 f"the queue's is {self._database.target}. If they are one, lend the engine: SQLAlchemyBackend(engine)"
             )
-        self._database.dialect.join(engine, self._models)
-        _task_tables.add(table_of(self._models.task))
+        know_tasks(engine, self._models)
+        self._database.dialect.join(engine)
         event.listen(engine, "handle_error", hide_parameters)
         self._known.add(engine.pool)
 
@@ -162,9 +160,7 @@ def write_to(task: type[TaskMixin]) -> Update:
 
 def hide_parameters(context: ExceptionContext) -> None:
     """Keep calls and keys out of the message where a task is refused, whatever the engine shows of other rows."""
-    compiled: Any = getattr(context.execution_context, "compiled", None)
-    table = getattr(getattr(compiled, "statement", None), "table", None)
-    if table in _task_tables and context.sqlalchemy_exception is not None:
+    if context.sqlalchemy_exception is not None and writes_tasks(context):
         context.sqlalchemy_exception.hide_parameters = True
 
 

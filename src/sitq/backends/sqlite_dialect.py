@@ -19,7 +19,6 @@ from ..engines import Engines
 from ..exceptions import BackendError
 from ..health import CheckReport
 from ..listening import Listener
-from ..models import Models
 from ..presence import Presence, file_presence
 from ..query_log import log_queries as log_queries_of
 from ..secret import Secret
@@ -134,8 +133,8 @@ class SQLiteDialect(Dialect):
             return engine.url.database == self.options.url.database
         return file_of(engine.url) == real_path(self.options.database)
 
-    def join(self, engine: Engine, models: Models) -> None:
-        explain_locks(engine, models)
+    def join(self, engine: Engine) -> None:
+        explain_locks(engine)
 
     def presence(self, worker_id: str) -> Presence:
         if self.options.in_memory or self.read_only:

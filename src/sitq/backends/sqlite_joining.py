@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
-from weakref import WeakKeyDictionary
 
-from sqlalchemy import URL, Dialect, Engine, event
+from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from ..engines import shown_url
 from ..exceptions import DatabaseLockedError
-from ..models import Models
-from ..store.tables import table_of
+from ..task_tables import writes_tasks
 from .sqlite_errors import primary_code
 
 REMEDY = (
     "a transaction that has read cannot write once another has written: begin it with a write, or let all of the "
     "engine's transactions begin with the write lock, sitq.sqlite.configure(engine)"
 )
-
-
-_tables: WeakKeyDictionary[Dialect, set[str]] = WeakKeyDictionary()
-"""The tables of tasks that apps write to, by the dialect of an engine: errors are the dialect's in SQLAlchemy."""
 
 
 def file_of(url: URL) -> str | None:
@@ -45,9 +38,8 @@ def real_path(path: str) -> str:
     return os.path.normcase(os.path.realpath(path))
 
 
-def explain_locks(engine: Engine, models: Models) -> None:
+def explain_locks(engine: Engine) -> None:
     """Say what to do where a transaction of this engine cannot get the write lock (any more)."""
-    _tables.setdefault(engine.dialect, set()).add(table_of(models.task).name)
     event.listen(engine, "handle_error", explain_lock)
 
 
@@ -57,16 +49,9 @@ def explain_lock(context: ExceptionContext) -> None:
     if primary_code(error) != sqlite3.SQLITE_BUSY or context.engine is None:
         return
     is_stale = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY_SNAPSHOT
-    if table_written(context) in _tables.get(context.dialect, ()):
+    if writes_tasks(context):
         target = shown_url(context.engine.url)
         why = "was written since this transaction began to read" if is_stale else "is locked by another connection"
         raise DatabaseLockedError(f"the database {target} {why}, so the task was not added: {REMEDY}")
     if is_stale:
         (context.sqlalchemy_exception or error).add_note(f"sitq: {REMEDY}")
-
-
-def table_written(context: ExceptionContext) -> str | None:
-    """The table of the statement that failed, if it was to write one."""
-    compiled: Any = getattr(context.execution_context, "compiled", None)
-    table: str | None = getattr(getattr(getattr(compiled, "statement", None), "table", None), "name", None)
-    return table

@@ -29,7 +29,6 @@ from ..dialect import Dialect
 from ..engines import Engines
 from ..exceptions import BackendError, ConfigurationError, DatabaseLockedError, NotAvailableError
 from ..listening import Listener
-from ..models import Models
 from ..sqlite import READS
 from ..wakeups import Wakeups
 from .addresses import leads_to
@@ -133,8 +132,8 @@ class LentSQLiteDialect(Dialect):
     def is_reached_by(self, engine: Engine) -> bool:
         return leads_to(self.source, engine, file_of)
 
-    def join(self, engine: Engine, models: Models) -> None:
-        explain_locks(engine, models)
+    def join(self, engine: Engine) -> None:
+        explain_locks(engine)
 
     def translate(self, error: BaseException) -> BackendError | None:
         return translate(error, self.source.target)
