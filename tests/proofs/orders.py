@@ -6,7 +6,6 @@ python tests/proofs orders --kills 10 --on sqlite --seed 17
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import random
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -25,9 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import sitq
-from databases import KINDS, empty_database
+from databases import empty_database
 from ordering import AppBase, Order, async_engine_of, confirm, patient
 from sitq import SQLAlchemyBackend, SyncTaskQueue, TaskQueue
+
+from .killing import run
 
 WAYS = ("session", "async", "connection")
 A_PROCESS = 1_000_000  # orders of one process at most, so that ids tell processes apart
@@ -123,6 +123,9 @@ class Evidence:
     between: int
     wrong: list[str]
 
+    def __str__(self) -> str:
+        return f"{self.between} of them between flush and commit, {self.orders} orders, {len(self.wrong)} wrong"
+
 
 class Proof:
     """One database, and the web processes that are killed over it."""
@@ -199,21 +202,4 @@ def prove(kind: str, kills: int, seed: int) -> Evidence:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="orders")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--on", choices=KINDS, action="append")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    options = parser.parse_args(arguments)
-    failed = False
-    with suppress(KeyboardInterrupt):
-        for kind in options.on or KINDS:
-            evidence = prove(kind, options.kills, options.seed)
-            print(
-                f"{kind}: {options.kills} kills (seed {options.seed}), {evidence.between} of them between flush and "
-                f"commit, {evidence.orders} orders, {len(evidence.wrong)} wrong",
-                *evidence.wrong[:10],
-                sep="\n  ",
-                flush=True,
-            )
-            failed = failed or bool(evidence.wrong)
-    return int(failed)
+    return run("orders", prove, arguments)

@@ -6,7 +6,6 @@ python tests/proofs transactional --kills 10 --on sqlite --seed 17
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import random
 import subprocess
@@ -14,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +108,9 @@ class Evidence:
     undone: int
     wrong: list[str]
 
+    def __str__(self) -> str:
+        return f"{self.tasks} orders, {self.undone} attempts undone, {len(self.wrong)} effects wrong"
+
 
 class Proof:
     """One database, and the workers that are killed over it."""
@@ -196,23 +197,6 @@ def prove(kind: str, kills: int, seed: int) -> Evidence:
 
 
 def main(arguments: list[str]) -> int:
-    from databases import KINDS
+    from .killing import run  # not in the workers
 
-    parser = argparse.ArgumentParser(prog="transactional")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--on", choices=KINDS, action="append")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
-    options = parser.parse_args(arguments)
-    failed = False
-    with suppress(KeyboardInterrupt):
-        for kind in options.on or KINDS:
-            evidence = prove(kind, options.kills, options.seed)
-            print(
-                f"{kind}: {options.kills} kills (seed {options.seed}), {evidence.tasks} orders, {evidence.undone} "
-                f"attempts undone, {len(evidence.wrong)} effects wrong",
-                *evidence.wrong[:10],
-                sep="\n  ",
-                flush=True,
-            )
-            failed = failed or bool(evidence.wrong)
-    return int(failed)
+    return run("transactional", prove, arguments)
