@@ -7,7 +7,7 @@ the end are sitq's. The documented columns stand first, as revision ``0001`` mak
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias, cast
@@ -212,7 +212,7 @@ TaskSelect: TypeAlias = Select[Any]
 """A statement that selects tasks, such as ``select(Task).where(Task.is_due)``."""
 
 
-BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Sequence[tuple[Any, ...]]], bool]
+BulkInsert: TypeAlias = Callable[[Connection, Table, Sequence[str], Iterable[tuple[Any, ...]]], bool]
 """Inserts rows, given the table and the names of the columns; says ``False`` if it cannot over this driver."""
 
 

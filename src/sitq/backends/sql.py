@@ -326,4 +326,4 @@ class SQLAlchemyBackend(TransactionalBackend):
 
 def queue_topics(rows: Sequence[TaskRow]) -> set[str]:
     """The topics of the queues that these rows are in."""
-    return {queue_topic(row.get("queue", "default")) for row in rows}
+    return {queue_topic(queue) for queue in {row.get("queue", "default") for row in rows}}

@@ -32,7 +32,7 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
 
     Raises ``DuplicateTaskError`` for a held key whose row says so.
     """
-    due_in = {queue_topic(row.get("queue", "default")) for row in rows if not row.get("scheduled")}
+    due_in = {queue_topic(queue) for queue in {row.get("queue", "default") for row in rows if not row.get("scheduled")}}
     keyed = [row for row in rows if row.get("unique_key") is not None]
     if keyed:
         standing = enqueue_unique(session, models, keyed)
@@ -62,7 +62,7 @@ def insert_alike(session: Door, models: StoreModels, keys: tuple[str, ...], rows
     """Insert rows that have the same columns, the way that is fastest on this database."""
     if models.bulk_insert is not None and len(rows) >= MANY:
         connection, table = connection_of(session), table_of(models.task)
-        if models.bulk_insert(connection, table, keys, [tuple(row.values()) for row in rows]):
+        if models.bulk_insert(connection, table, keys, (tuple(row.values()) for row in rows)):
             return
     execute_rows(session, insert_statement(models.task, keys), rows)
 
