@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -96,6 +97,14 @@ def test_claims_seek_the_first_due_tasks(backend: sitq.SQLAlchemyBackend) -> Non
 def test_an_empty_claim_seeks_too(backend: sitq.SQLAlchemyBackend) -> None:
     claims, found = plans(backend.engine, backend.claim, ClaimRequest("w", ["none"], 20, 60.0))
     assert claims == []
+    assert found != {}
+    assert [each for each in found.values() if not seeks(each)] == []
+
+
+def test_the_look_of_an_idle_worker_seeks_too(backend: sitq.SQLAlchemyBackend) -> None:
+    request = ClaimRequest("w", ["none"], 20, 60.0)
+    answer, found = plans(backend.engine, lambda: asyncio.run(backend.afinish_and_claim([], request)))
+    assert answer == ([], [])
     assert found != {}
     assert [each for each in found.values() if not seeks(each)] == []
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Executable, Row, bindparam, select
+from sqlalchemy import Executable, Row, select
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks, why_unwanted
 from ..models import Models, StoreModels
@@ -47,7 +47,8 @@ def claim_one(session: Door, models: StoreModels, request: ClaimRequest, now: da
     asked = {"in_queue": request.queues[0], "limit": request.limit, **lease_values(request, now)}
     rows = session.execute(claim_statement(models, True), asked).all()
     if not rows:
-        return LoneClaim([], [], session.execute(first_that_has_come(models), {"now": now}).first() is not None)
+        earliest: datetime | None = session.execute(earliest_time(models)).scalar()
+        return LoneClaim([], [], earliest is not None and earliest <= now)
     unwanted = [row for row in rows if why_unwanted(row[-1], row[-2], now) is not None]
     wanted = [row for row in rows if row not in unwanted] if unwanted else rows
     claims = [to_claim(row, request.worker_id, row.claim_count) for row in wanted]
@@ -55,7 +56,10 @@ def claim_one(session: Door, models: StoreModels, request: ClaimRequest, now: da
 
 
 @lru_cache
-def first_that_has_come(models: Models) -> Executable:
-    """The first of the tasks whose time has come, and of those that must run alone, which wait among them."""
+def earliest_time(models: Models) -> Executable:
+    """The time of the first of the future tasks, and of those that must run alone, which wait among them.
+
+    It is compared with the present outside: PostgreSQL would read all of the index to find none below a bound.
+    """
     task = models.task
-    return select(task.id).where(is_scheduled(task), task.due_at <= bindparam("now")).order_by(task.due_at).limit(1)
+    return select(task.due_at).where(is_scheduled(task)).order_by(task.due_at).limit(1)
