@@ -11,7 +11,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, make_ur
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sitq.backends.dialects import dialect_of
-from sitq.backends.sources import EngineOptions, take_schema
+from sitq.backends.engine_options import EngineOptions, take_schema
 from sitq.dialect import Dialect
 from sitq.engines import Engines
 from sitq.models import Base

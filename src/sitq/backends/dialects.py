@@ -7,7 +7,8 @@ from typing import Unpack
 
 from ..dialect import Dialect
 from ..exceptions import ConfigurationError
-from .sources import DatabaseAddress, EngineOptions, EngineSource, source_of
+from .engine_options import EngineOptions
+from .sources import DatabaseAddress, EngineSource, source_of
 
 _dialects: dict[str, Callable[[EngineSource], Dialect]] = {}
 _with_schemas: set[str] = set()

@@ -15,7 +15,7 @@ from ..access import Role, check_users
 from ..exceptions import ConfigurationError
 from ..models import Models
 from ..schema import VERSION_TABLE
-from .sources import EngineOptions
+from .engine_options import EngineOptions
 
 Quote = Callable[[str], str]
 

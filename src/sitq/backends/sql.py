@@ -21,8 +21,9 @@ from ..presence import Presence
 from ..stats import Stats, stats_of
 from ..wakeups import RESULTS, Wakeups, queue_topic
 from .dialects import checked_source, dialect_for
+from .engine_options import EngineOptions
 from .guarding import guarded
-from .sources import DatabaseAddress, EngineOptions
+from .sources import DatabaseAddress
 from .sql_transactions import TransactionalBackend
 
 
