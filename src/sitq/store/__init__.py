@@ -5,7 +5,7 @@ caller owns the transaction. Time comes in as an argument, so that nothing here 
 """
 
 from .cancelling import cancel, cancel_requests, only_wanted
-from .claiming import claim, isolated_waiting, next_due_at
+from .claiming import claim, isolated_waiting
 from .claiming_alone import claim_alone, is_claimed_alone
 from .copying import (
     Written,
@@ -31,6 +31,7 @@ from .reading import get_result, get_statuses, get_task, has_result, list_all_ta
 from .reaping import reap, reap_workers
 from .retrying import retry
 from .reviving import pause_every_queue, revive
+from .scheduling import next_due_at
 from .selecting import cancel_selected, check_selection, retry_selected, selected_ids
 from .storing import store_result, store_task, update_task_status
 
