@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select, union_all
+from sqlalchemy import ColumnElement, bindparam, case, func, literal_column, select, true, union_all
 
 from ..columns import UTCDateTime
 from ..models import Models
@@ -34,9 +34,10 @@ def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]
 def count_by_indexes(models: Models) -> Any:
     """What ``count_by_rows`` selects, and last a row with the number of all tasks."""
     task = models.task
+    queued = select(task.queue, QUEUED.label("status"), *waiting(models, true()))
     others = select(task.queue, task.status, func.count(), ZERO, ZERO, NULL).group_by(task.queue, task.status)
     return union_all(
-        *(waiting(models).where(some(task)).group_by(task.queue, task.status) for some in (is_due, is_scheduled)),
+        *(queued.where(some(task)).group_by(task.queue) for some in (is_due, is_scheduled)),
         others.where(is_running(task)),
         others.where(task.completed_at.is_not(None)),
         select(NULL, NULL, func.count(), ZERO, ZERO, NULL).select_from(task),
@@ -46,24 +47,20 @@ def count_by_indexes(models: Models) -> Any:
 @lru_cache
 def count_by_rows(models: Models) -> Any:
     """The groups, by looking at every task."""
-    status = func.coalesce(models.task.status, QUEUED)
-    return waiting(models).group_by(models.task.queue, status)
+    queue, status = models.task.queue, func.coalesce(models.task.status, QUEUED)
+    return select(queue, status.label("status"), *waiting(models, status == QUEUED)).group_by(queue, status)
 
 
-def waiting(models: Models) -> Any:
-    """A group's columns; of the tasks that wait, how many are not due, how many were tried, and the first due time."""
-    task = models.task
-    status = func.coalesce(task.status, QUEUED)
-    waits, now = status == QUEUED, bindparam("now", type_=UTCDateTime())
+def waiting(models: Models, waits: ColumnElement[bool]) -> list[ColumnElement[Any]]:
+    """How many tasks; of those that wait, how many are not due, how many were tried, and the first due time."""
+    task, now = models.task, bindparam("now", type_=UTCDateTime())
     due = waits & (task.due_at.is_(None) | (task.due_at <= now))
-    return select(
-        task.queue,
-        status.label("status"),
+    return [
         func.count().label("tasks"),
         func.count(case((waits & (task.due_at > now), 1))),
         func.count(case((waits & (task.retry_count > 0), 1))),
         func.min(case((due, func.coalesce(task.due_at, task.created_at)))),
-    )
+    ]
 
 
 def oldest_due_at(session: Door, models: Models) -> datetime | None:
