@@ -1,32 +1,46 @@
-"""What a claim costs beside a million other rows: ``python -m benchmarks.scale [--rows N] [--database KIND]``.
+"""A claim beside a million other rows: ``python -m benchmarks.scale [--rows N] [--database KIND] [--write]``.
 
-A claim of ten due tasks, and their completion, in a table of 1,000 due tasks alone, and in tables that hold a million
-finished, waiting or future tasks besides; the median of many, and the ratio. ``get_stats`` on each, too.
+Claims of ten due tasks, in a table of 1,000 due tasks alone, and in tables that hold a million finished, waiting or
+future tasks besides. The tables take turns, so that all of them share the machine's good and bad moments; completing
+what was claimed, and enqueueing as many, is not timed. Every so many claims each database tidies up, as it does by
+itself in the course of a day. ``get_stats`` is timed on each, too, and what one would ask by hand: a bare
+``count(*)`` and one by queue and status.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from statistics import median
+from typing import NamedTuple
 
 import sitq
 from sitq.claims import ClaimRequest, Outcome
 
-from .contest import empty_place
+from .databases import KINDS, empty_database, settle
+from .report import PAGE, when, write_between
 
 REQUEST = ClaimRequest("worker", ("default",), 10, 60.0)
-CLAIMS = 80
+DUE = 1_000
+CLAIMS = 40
+"""How many claims of each table are timed before the databases tidy up."""
+
+WARMING = 5
 
 NUMBERS = {
     "sqlite": "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n) AS n",
     "postgresql": "generate_series(1, {rows}) AS n(i)",
+    "mariadb": "(SELECT seq AS i FROM seq_1_to_{rows}) AS n",
 }
-IDS = {"sqlite": "printf('f%035d', i)", "postgresql": "'f' || lpad(i::text, 35, '0')"}
-BYTES = {"sqlite": "zeroblob(40)", "postgresql": "'\\x00'::bytea"}
+IDS = {
+    "sqlite": "printf('f%035d', i)",
+    "postgresql": "'f' || lpad(i::text, 35, '0')",
+    "mariadb": "concat('f', lpad(i, 35, '0'))",
+}
+BYTES = {"sqlite": "zeroblob(40)", "postgresql": "'\\x00'::bytea", "mariadb": "x'00'"}
 
 OTHERS = {
     "finished": ("status, completed_at", "'completed', '2020-01-01 00:00:00'"),
@@ -35,40 +49,67 @@ OTHERS = {
 }
 """What is in the table besides, as columns and their values."""
 
+BY_HAND = ("SELECT count(*) FROM tasks", "SELECT queue, status, count(*) FROM tasks GROUP BY queue, status")
+
+
+class Row(NamedTuple):
+    """What was measured of a table, in seconds: a claim, ``get_stats``, and counting by hand."""
+
+    claim: float
+    stats: float
+    counts: tuple[float, ...]
+
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure, print a table, and write it if asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale")
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--database", choices=list(NUMBERS), action="append")
+    parser.add_argument("--rounds", type=int, default=5, help=f"of {CLAIMS} claims of each table (default 5)")
+    parser.add_argument("--database", choices=KINDS, action="append")
+    parser.add_argument("--write", action="store_true", help="write the table into the page about performance")
     options = parser.parse_args()
-    print(f"| {options.rows:,} rows besides | claim and complete 10, ms | of a small table | get_stats, ms |")
-    print("|---|---|---|---|")
-    for kind in options.database or NUMBERS:
-        small, _ = measure(kind, None, 0)
-        print(f"| {kind}, none | {small * 1000:.2f} | 1.0 | |", flush=True)
-        for others in OTHERS:
-            took, stats = measure(kind, others, options.rows)
-            print(f"| {kind}, {others} | {took * 1000:.2f} | {took / small:.2f} | {stats * 1000:.0f} |", flush=True)
+    lines = [f"{when()}, the median of {options.rounds * CLAIMS} claims\n", *headings(options.rows)]
+    print("\n".join(lines), flush=True)
+    for kind in options.database or KINDS:
+        for line in table(kind, measure(kind, options.rows, options.rounds)):
+            print(line, flush=True)
+            lines.append(line)
+    if options.write:
+        write_between(PAGE, "scale", "\n".join(lines))
 
 
-def measure(kind: str, others: str | None, rows: int) -> tuple[float, float]:
-    """The seconds of a claim with its completion, and those of the statistics."""
+def headings(rows: int) -> tuple[str, str]:
+    """The head of the table, as Markdown."""
+    times = ("claim 10, ms", "of a small table", "`get_stats`, ms", "`count(*)`, ms", "by queue and status, ms")
+    return f"| {rows:,} rows besides | {' | '.join(times)} |", "|---" * (len(times) + 1) + "|"
+
+
+def table(kind: str, measured: dict[str, Row]) -> Iterator[str]:
+    """The rows of the table, as Markdown."""
+    small = measured["none"].claim
+    for others, row in measured.items():
+        counts = " | ".join(f"{count * 1000:.0f}" for count in (row.stats, *row.counts))
+        yield f"| {kind}, {others} | {row.claim * 1000:.2f} | {row.claim / small:.2f} | {counts} |"
+
+
+def measure(kind: str, rows: int, rounds: int) -> dict[str, Row]:
+    """Fill a table for each of ``OTHERS`` and one with none of them, and let them take turns."""
     with ExitStack() as stack:
-        place = stack.enter_context(empty_place(kind))
-        address = f"{place}/tasks.db" if kind == "sqlite" else place.replace("postgresql:", "postgresql+psycopg:", 1)
-        backend = stack.enter_context(sitq.open_backend(address))
-        if others is not None:
-            fill(backend, kind, others, rows)
-        sitq.SyncTaskQueue(backend).enqueue_many(abs, [(1,)] * 1_000)
-        with backend.engine.begin() as connection:
-            connection.exec_driver_sql("ANALYZE tasks")
-        times = [timed(lambda: claim_and_complete(backend)) for _ in range(CLAIMS)]
-        return median(times[10:]), min(timed(backend.get_stats) for _ in range(5))
+        backends = {
+            others: stack.enter_context(sitq.open_backend(stack.enter_context(empty_database(kind))))
+            for others in ("none", *OTHERS)
+        }
+        for others, backend in backends.items():
+            if others != "none":
+                fill(backend, kind, others, rows)
+            enqueue(backend, DUE)
+        claims = claim_in_turns(backends, kind, rounds)
+        return {others: Row(claims[others], *count(backend)) for others, backend in backends.items()}
 
 
 def fill(backend: sitq.SQLAlchemyBackend, kind: str, others: str, rows: int) -> None:
     """Insert the other rows by one statement."""
+    backend.get_stats()
     columns, values = OTHERS[others]
     numbers = NUMBERS[kind].format(rows=rows)
     selected = f"{IDS[kind]}, {BYTES[kind]}, {values}"
@@ -77,19 +118,54 @@ def fill(backend: sitq.SQLAlchemyBackend, kind: str, others: str, rows: int) -> 
         connection.exec_driver_sql(statement)
 
 
-def claim_and_complete(backend: sitq.SQLAlchemyBackend) -> None:
-    """Ten tasks."""
+def claim_in_turns(backends: dict[str, sitq.SQLAlchemyBackend], kind: str, rounds: int) -> dict[str, float]:
+    """The median seconds of a claim in each table; the order is another each time."""
+    times: dict[str, list[float]] = {others: [] for others in backends}
+    for _ in range(rounds):
+        for backend in backends.values():
+            settle(backend, kind)
+        for number in range(-WARMING, CLAIMS):
+            for others in list(backends)[:: 1 if number % 2 else -1]:
+                took = timed_claim(backends[others])
+                if number >= 0:
+                    times[others].append(took)
+    return {others: median(each) for others, each in times.items()}
+
+
+def timed_claim(backend: sitq.SQLAlchemyBackend) -> float:
+    """The seconds of a claim; its tasks are completed, and others enqueued in their stead."""
+    began = time.perf_counter()
     claims = backend.claim(REQUEST)
+    took = time.perf_counter() - began
     assert len(claims) == REQUEST.limit, "there are enough due tasks for all claims"
     completed = sitq.TaskStatus.COMPLETED
     backend.finish([Outcome(token=claim.token, status=completed, at=datetime.now(UTC)) for claim in claims])
+    enqueue(backend, REQUEST.limit)
+    return took
+
+
+def enqueue(backend: sitq.SQLAlchemyBackend, tasks: int) -> None:
+    """Enqueue due tasks."""
+    sitq.SyncTaskQueue(backend).enqueue_many(abs, [(1,)] * tasks)
+
+
+def count(backend: sitq.SQLAlchemyBackend) -> tuple[float, tuple[float, ...]]:
+    """The seconds of ``get_stats``, and of counting by hand."""
+    with backend.engine.connect() as connection:
+        by_hand = (
+            timed(lambda statement=statement: connection.exec_driver_sql(statement).all()) for statement in BY_HAND
+        )
+        return timed(backend.get_stats), tuple(by_hand)
 
 
 def timed(work: Callable[[], object]) -> float:
-    """How long it takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+    """The seconds of some work, the median of several times."""
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times)
 
 
 if __name__ == "__main__":
