@@ -48,7 +48,10 @@ def row(**columns: Any) -> dict[str, Any]:
 
 
 def sockets(path: Path) -> list[Path]:
-    return list(Path(f"{path}-listeners").glob("*.socket"))
+    try:
+        return list(Path(f"{path}-listeners").glob("*.socket"))
+    except FileNotFoundError:  # the folder went away while it was read
+        return []
 
 
 def wait_until(condition: Callable[[], object]) -> None:
