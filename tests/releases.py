@@ -53,9 +53,9 @@ def next_release(folder: Path, *, with_columns: bool) -> Path:
     replace_once(package / "schema.py", f'"{schema.HEAD}")\n', after=f'"{schema.HEAD}", "{LATER}")\n')
     index = '        Index(f"ix_{table_name}_next", "claim_count"),\n'
     replace_once(
-        package / "models.py",
-        '        Index(f"ix_{table_name}_lease"',
-        index + '        Index(f"ix_{table_name}_lease"',
+        package / "indexes.py",
+        '        PartialIndex(f"ix_{table_name}_lease"',
+        index + '        PartialIndex(f"ix_{table_name}_lease"',
     )
     if with_columns:
         column = "    function: Mapped[bytes] = mapped_column(Payload)\n"

@@ -66,6 +66,12 @@ class BoundDatabase:
         with self._database.translated(), Session(connection, expire_on_commit=False) as session:
             return function(session, self._database.models, *args, **kwargs)
 
+    def look(self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """See ``Database``."""
+        connection = self.connection()
+        with self._database.translated():
+            return function(connection, self._database.models, *args, **kwargs)
+
     def write(self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Database``."""
         connection = self.connection()
@@ -73,9 +79,13 @@ class BoundDatabase:
             return function(savepoint.connection, self._database.models, *args, **kwargs)
 
     def write_rows(
-        self, function: Callable[[Any, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self,
+        function: Callable[[Any, StoreModels, Sequence[Any]], list[T]],
+        rows: Sequence[Any],
+        *,
+        alone: bool = False,
     ) -> list[T]:
-        """See ``Database``."""
+        """See ``Database``. No statement is a transaction of its own here."""
         return self.write(function, rows)
 
     async def aread(
@@ -84,6 +94,12 @@ class BoundDatabase:
         """See ``Database``."""
         return await greenlet_spawn(lambda: self.read(function, *args, **kwargs))
 
+    async def alook(
+        self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """See ``Database``."""
+        return await greenlet_spawn(lambda: self.look(function, *args, **kwargs))
+
     async def awrite(
         self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
@@ -91,7 +107,11 @@ class BoundDatabase:
         return await greenlet_spawn(lambda: self.write(function, *args, **kwargs))
 
     async def awrite_rows(
-        self, function: Callable[[Any, StoreModels, Sequence[Any]], list[T]], rows: Sequence[Any]
+        self,
+        function: Callable[[Any, StoreModels, Sequence[Any]], list[T]],
+        rows: Sequence[Any],
+        *,
+        alone: bool = False,
     ) -> list[T]:
         """See ``Database``."""
         return await greenlet_spawn(lambda: self.write(function, rows))
