@@ -56,6 +56,18 @@ async def aconnect(connect: Callable[[], sqlite3.Connection]) -> aiosqlite.Conne
         raise
 
 
+def roll_back_first(adapted: Any, *_: object) -> None:
+    """Before a connection over aiosqlite is closed, since a statement on it was broken off: end its transaction.
+
+    SQLite keeps such a connection open, with its lock, for as long as anything refers to the statement, which may be
+    until the garbage collector comes by.
+    """
+    connection: aiosqlite.Connection = adapted.driver_connection
+    driver = connection._connection
+    if driver is not None:
+        connection._tx.put_nowait((None, driver.rollback))
+
+
 def open_driver(options: SQLiteOptions, *, create: bool = False) -> sqlite3.Connection:
     """Open a connection of the driver that the file needs, with its key. It begins no transactions of its own."""
     uri = options.uri(create=create)

@@ -32,6 +32,7 @@ from .sqlite_connections import (
     connect,
     driver_of,
     fold_log,
+    roll_back_first,
     try_long,
 )
 from .sqlite_errors import driver_errors, translate
@@ -88,6 +89,7 @@ class SQLiteDialect(Dialect):
             **self.options.pool,
         )
         self._listen(engine.sync_engine)
+        event.listen(engine.sync_engine, "invalidate", roll_back_first)
         return engine
 
     def _listen(self, engine: Engine) -> None:
