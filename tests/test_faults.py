@@ -222,7 +222,8 @@ def test_a_file_replaced_or_moved_under_an_open_backend(path: Path, replaced: bo
         if replaced:
             other_database(path).rename(path)
         expected = "replaced by another file" if replaced else "removed or renamed"
-        for verb in (lambda: queue.enqueue(len, "lost?"), backend.list_all_tasks, backend.vacuum, backend.check):
+        writes = (lambda: queue.enqueue(len, "lost?"), lambda: queue.enqueue_many(len, [("lost?",)] * 2))
+        for verb in (*writes, *writes, backend.list_all_tasks, backend.vacuum, backend.check):
             with pytest.raises(sitq.DatabaseReplacedError, match=expected):
                 verb()
         with pytest.raises(sitq.DatabaseReplacedError):

@@ -108,6 +108,19 @@ def test_the_average_is_of_the_latest_statements_of_both_doors(path: Path) -> No
     assert many_fast < many_slow / 10, "old statements should have left the window"
 
 
+def test_single_enqueues_count_in_the_average(path: Path) -> None:
+    slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400000) SELECT max(i) FROM n"
+    with sitq.SQLiteBackend(path) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        with backend.engine.connect() as connection:
+            connection.exec_driver_sql(slow).all()
+        before = backend.health_check().avg_query_time
+        for _ in range(1_000):
+            queue.enqueue(len, ())
+        after = backend.health_check().avg_query_time
+    assert 0 < after < before / 10
+
+
 def test_a_pool_that_is_used_up_does_not_stop_the_look(path: Path) -> None:
     with sitq.SQLiteBackend(path, connection_pool_size=1, max_overflow=0) as backend, backend.engine.connect():
         health = backend.health_check()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 import sitq
 from databases import empty_database
@@ -58,6 +58,26 @@ def test_a_hundred_enqueues_are_a_hundred_inserts(backend: sitq.SQLAlchemyBacken
         for _ in range(100):
             queue.enqueue(len, ())
     assert verbs(statements) == ["INSERT"] * 100
+
+
+@pytest.mark.parametrize("name", ["begin", "before_cursor_execute", "after_cursor_execute", "commit"])
+def test_whoever_listens_to_engines_hears_of_each_enqueue(backend: sitq.SQLAlchemyBackend, name: str) -> None:
+    """On SQLite a single enqueue goes past SQLAlchemy, but only while nobody listens."""
+    queue = sitq.SyncTaskQueue(backend)
+    queue.enqueue(len, ())
+    heard: list[str] = []
+
+    def listen(*arguments: Any) -> None:
+        heard.append(name)
+
+    event.listen(Engine, name, listen)
+    try:
+        queue.enqueue(len, ())
+    finally:
+        event.remove(Engine, name, listen)
+    queue.enqueue(len, ())
+    assert heard == [name]
+    assert backend.get_stats().total_tasks == 3
 
 
 def test_a_hundred_rows_in_bulk_are_one_statement(backend: sitq.SQLAlchemyBackend) -> None:

@@ -28,7 +28,7 @@ from .holding import require_not_held
 from .models import Models, StoreModels
 from .unbroken import unbroken
 from .wakeups import Wakeups
-from .write_connection import WriteConnection
+from .write_connection import Shortcut, WriteConnection
 from .writer import Write, Writer
 
 P = ParamSpec("P")
@@ -347,6 +347,10 @@ class Database:
     def alone(self, connection: Connection) -> AbstractContextManager[bool]:
         """Let a statement be a transaction of its own meanwhile, and say whether it is."""
         return self.dialect.alone(connection)
+
+    def shortcut(self, connection: Connection) -> Shortcut | None:
+        """Make a way past a connection for statements that are alone, if there is one."""
+        return self.dialect.shortcut(connection, self._engines.query_times.note)
 
     def before_write(self, connection: Connection) -> None:
         """Read the server's clock, if it is time to."""

@@ -20,6 +20,7 @@ from .models import BulkInsert, RowsAsTable
 from .presence import Presence
 from .secret import Secret
 from .wakeups import Wakeups
+from .write_connection import Shortcut
 
 if TYPE_CHECKING:
     from .database import Database
@@ -112,6 +113,13 @@ class Dialect(ABC):
         Then nobody can tell a connection that was dead before from one that died of the commit.
         """
         return nullcontext(False)
+
+    def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
+        """Make a way past this connection of ``connect_to_write`` for statements that are alone, if there is one.
+
+        ``note_time`` is told how many seconds a statement took.
+        """
+        return None
 
     @abstractmethod
     def engine_for_tasks(self, engine: Engine) -> Engine:

@@ -34,16 +34,19 @@ class QueryTimes:
         times = [seconds for ended, seconds in self._ended.copy() if ended >= since]
         return sum(times) / len(times) * 1000 if times else 0.0
 
+    def note(self, seconds: float) -> None:
+        """Count a statement that has just ended."""
+        self._ended.append((time.perf_counter(), seconds))
+
     def watch(self, engine: Engine) -> None:
         """Time each statement of an engine."""
-        ended, clock = self._ended, time.perf_counter
+        clock = time.perf_counter
 
         def note_start(*arguments: Any) -> None:
             arguments[4].sitq_started = clock()
 
         def note_end(*arguments: Any) -> None:
-            now = clock()
-            ended.append((now, now - arguments[4].sitq_started))
+            self.note(clock() - arguments[4].sitq_started)
 
         event.listen(engine, "before_cursor_execute", note_start)
         event.listen(engine, "after_cursor_execute", note_end)

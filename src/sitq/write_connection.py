@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import count
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection
 
@@ -24,6 +24,21 @@ LONGEST_PAUSE = 0.05
 """Before a transaction that lost against another is tried again, in seconds, times the number of the try."""
 
 
+class Transacting(Protocol):
+    """What begins a transaction, as a ``Connection`` does."""
+
+    def begin(self) -> AbstractContextManager[Any]:
+        """Begin one; the context manager has ``commit``, and rolls back what has not been committed."""
+
+
+class Shortcut(Transacting, Protocol):
+    """A way past a connection: as much of one as a write uses that executes one statement by ``execute_rows``."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody would miss just now what the connection does besides."""
+
+
 class WriteAccess(Protocol):
     """How a database is written."""
 
@@ -32,6 +47,9 @@ class WriteAccess(Protocol):
 
     def alone(self, connection: Connection) -> AbstractContextManager[bool]:
         """Let a statement be a transaction of its own meanwhile, and say whether it is."""
+
+    def shortcut(self, connection: Connection) -> Shortcut | None:
+        """Make a way past a connection for statements that are alone, if there is one."""
 
     def before_write(self, connection: Connection) -> None:
         """Do what is due on the connection; leave no transaction open."""
@@ -52,6 +70,7 @@ class WriteConnection:
     def __init__(self, access: WriteAccess) -> None:
         self._access = access
         self._connection: Connection | None = None
+        self._shortcut: Shortcut | None = None
         self._is_committing = False
 
     def commit(self, work: Callable[[Connection], T], *, alone: bool = False) -> T:
@@ -89,6 +108,8 @@ class WriteConnection:
 
     def _transact_alone(self, work: Callable[[Connection], T]) -> T:
         connection = self._ready()
+        if self._shortcut is not None and self._shortcut.is_open:
+            return self._run(self._shortcut, work)
         with self._access.alone(connection) as self._is_committing:
             return self._run(connection, work)
 
@@ -96,18 +117,19 @@ class WriteConnection:
         self._is_committing = False
         if self._connection is None:
             self._connection = self._access.connect_to_commit()
+            self._shortcut = self._access.shortcut(self._connection)
         self._access.before_write(self._connection)
         return self._connection
 
-    def _run(self, connection: Connection, work: Callable[[Connection], T]) -> T:
+    def _run(self, connection: Transacting, work: Callable[[Connection], T]) -> T:
         with connection.begin() as transaction:
-            outcome = work(connection)
+            outcome = work(cast(Connection, connection))
             self._is_committing = True
             transaction.commit()
         return outcome
 
     def close(self) -> None:
         """Close the connection; the next commit opens another."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._shortcut = self._connection, None, None
         if connection is not None:
             self._access.call(close_detached, connection)

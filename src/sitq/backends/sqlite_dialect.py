@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,7 @@ from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
 from .sqlite_listening import listener_beside
 from .sqlite_options import SQLiteOptions
+from .sqlite_shortcut import Shortcut
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -117,14 +120,22 @@ class SQLiteDialect(Dialect):
         if not writes:
             self._file.require_in_place()
             connection.exec_driver_sql("BEGIN")
-            return
-        if connection.dialect.is_async:
+        elif connection.dialect.is_async:
             abegin_immediate(connection, self.options)
-        elif writes == IMPATIENTLY:
-            try_long(driver_of(connection), "BEGIN IMMEDIATE", self.options)
+            self._file.require_in_place()
         else:
-            begin_immediate(driver_of(connection), self.options)
-        self._file.require_in_place()  # from here on nobody can replace it
+            self._begin_to_write(driver_of(connection), impatiently=writes == IMPATIENTLY)
+
+    def _begin_to_write(self, driver: sqlite3.Connection, *, impatiently: bool) -> None:
+        if impatiently:
+            try_long(driver, "BEGIN IMMEDIATE", self.options)
+        else:
+            begin_immediate(driver, self.options)
+        try:
+            self._file.require_in_place()  # from here on nobody can replace it
+        except BackendError:
+            driver.rollback()
+            raise
 
     @property
     def _may_create(self) -> bool:
@@ -154,6 +165,12 @@ class SQLiteDialect(Dialect):
         # With a write-ahead log, nothing but the beginning of a transaction waits for a lock.
         be_impatient(driver_of(connection))
         return connection.execution_options(**{WRITES: IMPATIENTLY})
+
+    def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
+        if logging.getLogger("sqlalchemy.engine").isEnabledFor(logging.INFO):
+            return None
+        impatiently = connection.get_execution_options().get(WRITES) == IMPATIENTLY
+        return Shortcut(connection, partial(self._begin_to_write, impatiently=impatiently), note_time)
 
     def engine_for_tasks(self, engine: Engine) -> Engine:
         return engine.execution_options(**{WRITES: True})

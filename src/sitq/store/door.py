@@ -13,4 +13,4 @@ Door: TypeAlias = Session | Connection
 
 def connection_of(door: Door) -> Connection:
     """The connection behind a door. Nothing is sent to the database."""
-    return door if isinstance(door, Connection) else door.connection()
+    return door.connection() if isinstance(door, Session) else door

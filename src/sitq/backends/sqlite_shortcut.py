@@ -1,0 +1,77 @@
+"""A write that is one statement, straight to SQLite's driver.
+
+What SQLAlchemy does around a statement and a transaction takes as long as SQLite does for one new task. It is there
+for those who listen to the engine, so it is left out only while nobody does but sitq itself.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection
+
+from .sqlite_connections import driver_of
+
+OWN_LISTENERS = {"begin": 1, "before_cursor_execute": 1, "after_cursor_execute": 1, "commit": 0, "rollback": 0}
+"""How many listen to an engine's statements and transactions where only sitq does: it begins, and takes times."""
+
+
+class Shortcut:
+    """As much of a connection as a write that is alone uses: one transaction, one statement.
+
+    Args:
+        connection: what it goes past; meanwhile no transaction is open on it.
+        begin: takes the write lock.
+        note_time: told how many seconds a statement took.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        begin: Callable[[sqlite3.Connection], None],
+        note_time: Callable[[float], None],
+    ) -> None:
+        self.dialect = connection.dialect
+        self._connection = connection
+        self._driver = driver_of(connection)
+        self._begin = begin
+        self._note_time = note_time
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody but sitq listens just now."""
+        heard, below = self._connection.dispatch, self.dialect.dispatch
+        return not (len(below.do_execute) or len(below.handle_error)) and all(
+            len(getattr(heard, name)) == own for name, own in OWN_LISTENERS.items()
+        )
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """See ``Connection``."""
+        return self._connection.get_execution_options()
+
+    def begin(self) -> Self:
+        """Begin a transaction; use as a context manager, which rolls back what has not been committed."""
+        self._begin(self._driver)
+        return self
+
+    def exec_driver_sql(self, statement: str, parameters: tuple[Any, ...]) -> sqlite3.Cursor:
+        """Execute the statement."""
+        began = time.perf_counter()
+        cursor = self._driver.execute(statement, parameters)
+        self._note_time(time.perf_counter() - began)
+        return cursor
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        self._driver.commit()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            self._driver.rollback()
