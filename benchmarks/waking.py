@@ -1,6 +1,6 @@
 """How soon an idle worker in another process starts a task, how soon its result is back, and what idling costs.
 
-    python benchmarks/waking.py [postgresql://user@host/database] [--tasks 300]
+    python -m benchmarks.waking [--database sqlite --database postgresql] [--tasks 300]
 
 Tasks are sent at 20 a second; a task tells the time at which it ran. The time to its start is told from before the call
 that enqueues it, and from when that has returned, which is the worker's share. The time to its result ends when the
@@ -20,17 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import NullPool, create_engine, make_url
+from sqlalchemy import make_url
 
 import sitq
 
+from .databases import empty_database
+
 TASKS = 300
+KINDS = ("sqlite", "postgresql")
 WARM_UP = 20
 A_SECOND = 20
 IDLE = 10.0
@@ -154,22 +156,22 @@ def of_huey(folder: str, tasks: int) -> Row:
     app: Any = importlib.import_module("waking_by_huey")
     with running("-c", HUEY_WORKER, folder) as worker:
         way = Queue(app.now, lambda task: task(blocking=True, timeout=PATIENCE))
-        return measure("huey, SQLite", way, worker, tasks)
+        return measure("huey, sqlite", way, worker, tasks)
 
 
-def of_pgqueuer(server: str, folder: str, tasks: int) -> Row:
+def of_pgqueuer(folder: str, tasks: int) -> Row:
     """Pgqueuer over asyncpg. Its task writes to a file when it ran."""
     asyncpg, queries = importlib.import_module("asyncpg"), importlib.import_module("pgqueuer.queries")
     told = Path(folder, "ran")
     told.touch()
-    with asyncio.Runner() as runner, empty_database(server) as url:
+    with asyncio.Runner() as runner, empty_database("postgresql") as url:
         address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
         connection = runner.run(asyncpg.connect(address))
         jobs = queries.Queries.from_asyncpg_connection(connection)
         runner.run(jobs.install())
         with running("-c", PGQUEUER_WORKER, address, str(told)) as worker:
             way = Queue(lambda: runner.run(jobs.enqueue("work", None))[0], lambda job: time_told(told, job), False)
-            row = measure("pgqueuer", way, worker, tasks)
+            row = measure("pgqueuer, postgresql", way, worker, tasks)
         runner.run(connection.close())
     return row
 
@@ -186,37 +188,18 @@ def time_told(told: Path, job: int) -> float:
     raise TimeoutError(f"job {job} did not run in {PATIENCE:g} s")
 
 
-def run(server: str | None = None, tasks: int = TASKS) -> Iterator[Row]:
-    """Measure sitq on SQLite, on PostgreSQL if a server is given, and the peers that are installed."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield of_sitq("sitq, SQLite", f"{folder}/tasks.db", tasks)
-        yield from if_installed("huey", lambda: of_huey(folder, tasks))
-        if server is not None:
-            with empty_database(server) as url:
-                yield of_sitq("sitq, PostgreSQL", url, tasks)
-            yield from if_installed("pgqueuer", lambda: of_pgqueuer(server, folder, tasks))
-
-
-def if_installed(peer: str, measure_it: Callable[[], Row]) -> Iterator[Row]:
-    """Measure a peer, or say that it is not installed."""
-    try:
-        yield measure_it()
-    except ModuleNotFoundError:
-        print(f"{peer}: not installed")
-
-
-@contextmanager
-def empty_database(server: str) -> Iterator[str]:
-    """Make a database on the server, and drop it in the end."""
-    name = f"sitq_benchmark_{uuid.uuid4().hex[:8]}"
-    url = make_url(server).set(drivername="postgresql+psycopg")
-    engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with engine.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        try:
-            yield url.set(database=name).render_as_string(hide_password=False)
-        finally:
-            connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+def run(kinds: Sequence[str], tasks: int) -> Iterator[Row]:
+    """Measure sitq on these kinds of databases, and the peers that are installed."""
+    peers = {"sqlite": ("huey", of_huey), "postgresql": ("pgqueuer", of_pgqueuer)}
+    for kind in kinds:
+        with empty_database(kind) as url:
+            yield of_sitq(f"sitq, {kind}", url, tasks)
+        peer, measure_it = peers[kind]
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                yield measure_it(folder, tasks)
+            except ModuleNotFoundError:
+                print(f"{peer}: not installed")
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -228,16 +211,16 @@ def percentile(values: list[float], share: float) -> float:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description="How soon an idle worker in another process starts a task.")
-    parser.add_argument("server", nargs="?", help="the URL of a PostgreSQL server")
+    parser.add_argument("--database", choices=KINDS, action="append", help="one kind of database (default all)")
     parser.add_argument("--tasks", type=int, default=TASKS)
     arguments = parser.parse_args()
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     print(f"{os.cpu_count()} cores, {load}; {arguments.tasks} tasks, {A_SECOND} a second; milliseconds")
-    print(f"{'queue':<18} {'start':>14} {'after the call':>16} {'result':>14} {'idle':>7}   (medians / 99%)")
-    for row in run(arguments.server, arguments.tasks):
+    print(f"{'queue':<20} {'start':>14} {'after the call':>16} {'result':>14} {'idle':>7}   (medians / 99%)")
+    for row in run(arguments.database or KINDS, arguments.tasks):
         start, after, result = (both(times) for times in (row.start, row.start_after, row.result))
         idle = "-" if row.idle is None else f"{row.idle:.2%}"
-        print(f"{row.name:<18} {start:>14} {after:>16} {result:>14} {idle:>7}", flush=True)
+        print(f"{row.name:<20} {start:>14} {after:>16} {result:>14} {idle:>7}", flush=True)
 
 
 def both(times: list[float]) -> str:

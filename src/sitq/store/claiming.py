@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Executable, Integer, Select, Update, bindparam, case, exists, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -25,70 +25,69 @@ SWEEPS = 10
 """How often one claim sweeps tasks away that are not to run any more, before it leaves the rest to the next."""
 
 
+class Asked(NamedTuple):
+    """What a claim asks for, and where.
+
+    Attributes:
+        session: where its statements run.
+        models: the mapped classes.
+        request: the worker's.
+        now: the time by the clock that leases follow.
+        looking: whether it is to find nothing where there are future tasks whose time has come.
+    """
+
+    session: Door
+    models: StoreModels
+    request: ClaimRequest
+    now: datetime
+    looking: bool
+
+
 def claim(session: Door, models: StoreModels, request: ClaimRequest, now: datetime) -> list[Claim]:
     """Lease due tasks to the worker: queues in the order given, in each the highest priority and oldest id first."""
     if request.isolated is IsolatedTasks.FIRST and (alone := claim_isolated(session, models, request, now)):
         return alone
-    claims = claim_due(session, models, request, now, looking=True)
+    claims = claim_due(Asked(session, models, request, now, looking=True))
     if not claims and time_has_come(session, models, now):
         release_scheduled(session, models, now)
-        claims = claim_due(session, models, request, now, looking=False)
+        claims = claim_due(Asked(session, models, request, now, looking=False))
     if not claims and request.isolated is IsolatedTasks.LAST:
         return claim_isolated(session, models, request, now)
     return claims
 
 
-def claim_due(
-    session: Door, models: StoreModels, request: ClaimRequest, now: datetime, *, looking: bool
-) -> list[Claim]:
-    """Lease due tasks; none, if it is ``looking`` for future tasks whose time has come and there are some."""
+def claim_due(asked: Asked) -> list[Claim]:
+    """Lease due tasks."""
     claims: list[Claim] = []
-    for queue in request.queues:
-        if len(claims) < request.limit:
-            claims += claim_from(session, models, queue, request, request.limit - len(claims), now, looking=looking)
+    for queue in asked.request.queues:
+        if len(claims) < asked.request.limit:
+            claims += claim_from(asked, queue, asked.request.limit - len(claims))
     return claims
 
 
-def claim_from(
-    session: Door,
-    models: StoreModels,
-    queue: str,
-    request: ClaimRequest,
-    limit: int,
-    now: datetime,
-    *,
-    looking: bool,
-) -> list[Claim]:
+def claim_from(asked: Asked, queue: str, limit: int) -> list[Claim]:
     """Lease at most ``limit`` tasks of one queue; those that are not to run any more end on the way."""
     claims: list[Claim] = []
     for _ in range(SWEEPS):
-        leased, all_wanted = lease_some(session, models, queue, request, limit - len(claims), now, looking=looking)
+        leased, all_wanted = lease_some(asked, queue, limit - len(claims))
         claims += leased
         if all_wanted or len(claims) == limit:
             break
-        sweep(session, models, queue, now)
+        sweep(asked.session, asked.models, queue, asked.now)
     return claims
 
 
-def lease_some(
-    session: Door,
-    models: StoreModels,
-    queue: str,
-    request: ClaimRequest,
-    limit: int,
-    now: datetime,
-    *,
-    looking: bool,
-) -> tuple[list[Claim], bool]:
+def lease_some(asked: Asked, queue: str, limit: int) -> tuple[list[Claim], bool]:
     """Lease those of the first due tasks that are still to run, and say whether all are."""
+    session, models, request, now, looking = asked
     values = lease_values(request, now)
     if models.claims_at_once:
         rows = session.execute(claim_statement(models, looking), {"in_queue": queue, "limit": limit, **values}).all()
         wanted = only_wanted(session, models, rows, now)
         claims = sorted((to_claim(row, request.worker_id, row.claim_count) for row in wanted), key=order_of_claims)
         return claims, len(wanted) == len(rows)
-    asked = {"in_queue": queue, "limit": limit, "now": now}
-    rows = session.execute(due_tasks(models, looking), asked).all()
+    due = {"in_queue": queue, "limit": limit, "now": now}
+    rows = session.execute(due_tasks(models, looking), due).all()
     wanted = only_wanted(session, models, rows, now)
     if wanted:
         session.execute(lease_statement(models), {"ids": [row.id for row in wanted], **values})

@@ -68,7 +68,7 @@ class Compiled:
 def processor_of(type_: TypeEngine[Any], dialect: Dialect) -> Process | None:
     """What makes the driver's value of one of this type, or ``None`` if the driver takes it as it is.
 
-    A driver whose ``Binary`` is a mere view takes bytes themselves, which spares the garbage collector two objects each.
+    Where ``Binary`` is a mere view, bytes themselves will do, and spare the garbage collector two objects each.
     """
     if isinstance(type_, LargeBinary) and getattr(dialect.loaded_dbapi, "Binary", None) is memoryview:
         return None
