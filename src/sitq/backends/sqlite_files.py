@@ -28,7 +28,7 @@ class OpenedFile:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self._path = None if path is None else str(path)
         self._identity: tuple[int, int] | None = None
 
     def note(self, found: tuple[int, int] | None) -> None:
@@ -65,7 +65,7 @@ class OpenedFile:
         return None if self._path is None else identity_of(self._path)
 
 
-def identity_of(path: Path) -> tuple[int, int] | None:
+def identity_of(path: str | Path) -> tuple[int, int] | None:
     """What tells a file from every other on this machine; ``None`` if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116  # before every transaction, so a Path's detour counts

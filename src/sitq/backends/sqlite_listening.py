@@ -65,7 +65,7 @@ class Neighbours:
 
     def __init__(self, database: str | os.PathLike[str]) -> None:
         self._database = database
-        self._folder: Path | None = None
+        self._folder: str | None = None
         self._listing = Listing(None, ())
         self._speaking: socket.socket | None = None
         self.own: set[str] = set()
@@ -73,8 +73,12 @@ class Neighbours:
     @property
     def folder(self) -> Path:
         """Where the sockets are."""
+        return Path(self._folder_name)
+
+    @property
+    def _folder_name(self) -> str:
         if self._folder is None:
-            self._folder = Path(f"{os.path.realpath(self._database)}-listeners")
+            self._folder = f"{os.path.realpath(self._database)}-listeners"
         return self._folder
 
     def tell(self, topics: Collection[str]) -> None:
@@ -87,7 +91,7 @@ class Neighbours:
 
     def _others(self) -> tuple[str, ...]:
         try:
-            changed = os.stat(self._folder or self.folder).st_mtime_ns  # noqa: PTH116  # for each commit, so it counts
+            changed = os.stat(self._folder or self._folder_name).st_mtime_ns  # noqa: PTH116  # for each commit, so it counts
             listing = self._listing
             if listing.changed != changed:
                 names = [each.name for each in self.folder.glob(f"*{suffix()}") if each.name not in self.own]

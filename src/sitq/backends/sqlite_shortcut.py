@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from .sqlite_connections import driver_of
 
-OWN_LISTENERS = {"begin": 1, "before_cursor_execute": 1, "after_cursor_execute": 1, "commit": 0, "rollback": 0}
-"""How many listen to an engine's statements and transactions where only sitq does: it begins, and takes times."""
+OWN = 1
+"""How many listen to an engine's beginning transactions, and to its statements, where only sitq does."""
 
 
 class Shortcut:
@@ -44,9 +44,12 @@ class Shortcut:
     @property
     def is_open(self) -> bool:
         """Whether nobody but sitq listens just now."""
-        heard, below = self._connection.dispatch, self.dialect.dispatch
-        return not (len(below.do_execute) or len(below.handle_error)) and all(
-            len(getattr(heard, name)) == own for name, own in OWN_LISTENERS.items()
+        heard, below = self._connection.engine.dispatch, self.dialect.dispatch
+        return (
+            len(heard.begin) == OWN
+            and len(heard.before_cursor_execute) == OWN
+            and len(heard.after_cursor_execute) == OWN
+            and not (heard.commit or heard.rollback or below.do_execute or below.handle_error)
         )
 
     def get_execution_options(self) -> Mapping[str, Any]:
