@@ -19,13 +19,15 @@ from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
 
-from . import forks, schema, schema_check
+from . import forks
 from .clock import Clock
 from .dialect import Dialect
 from .engines import Engines, again_if_lost, require_lost
 from .exceptions import BackendError, PoolTimeoutError, ReadOnlyError
 from .holding import require_not_held
 from .models import Models, StoreModels
+from .readiness import Readiness
+from .translating import Translating
 from .unbroken import unbroken
 from .wakeups import Wakeups
 from .write_connection import Shortcut, WriteConnection
@@ -50,23 +52,11 @@ class Database:
 
     def __init__(self, dialect: Dialect, models: Models, *, auto_upgrade: bool, target: str) -> None:
         self.dialect = dialect
-        self.models = StoreModels(
-            models.task,
-            models.result,
-            models.queue_state,
-            models.app_owned,
-            news=dialect.news,
-            claims_at_once=dialect.claims_at_once,
-            index_hint=dialect.index_hint,
-            insert_if_free=dialect.insert_if_free,
-            insert_or_replace=dialect.insert_or_replace,
-            bulk_insert=dialect.bulk_insert,
-            rows_as_table=dialect.rows_as_table,
-        )
+        self.models = dialect.store_models(models)
         self.target = target
         self.wakeups = Wakeups()
         self._other_clock: Callable[[], datetime] | None = None
-        self._auto_upgrade = auto_upgrade
+        self._readiness = Readiness(dialect, self.models, auto_upgrade=auto_upgrade, target=target)
         self._translating = Translating(self.translate)
         self._opening = threading.RLock()
         self.has_tables = False
@@ -284,34 +274,13 @@ class Database:
         self._reset()
 
     def _make_ready(self) -> None:
-        engine = self._engines.called_engine
-        with self.dialect.connect_to_look(engine) as connection:
-            self.dialect.check_server(connection)
-            self._read_clock(connection)
-            to_alter = self._look_at_schema(connection)
-        if to_alter:
-            with self.dialect.lock_schema(engine) as connection:
-                schema.ensure(connection, auto_upgrade=self._auto_upgrade, target=self.target)
-        self.dialect.settle(engine)
-
-    def _look_at_schema(self, connection: Connection) -> bool:
-        """Say whether the tables are to be made or upgraded; raise if this version cannot work with them."""
-        if self.models.app_owned:
-            schema_check.check_owned(connection, self.models, target=self.target)
-            return False
-        state = schema.read_state(connection)
-        if self.dialect.read_only:
-            schema.check(connection, target=self.target)
-        elif state.is_newer:
-            schema.check_newer(connection, state)
-        return not (self.dialect.read_only or state.is_current or state.is_newer)
+        self._readiness.make(self._engines.called_engine, self._read_clock)
 
     def check_schema(self) -> None:
         """Raise ``SchemaError`` if the tables lack anything; see ``schema_check.check_fully``."""
 
         def look() -> None:
-            with self.dialect.connect_to_look(self._engines.called_engine) as connection:
-                schema_check.check_fully(connection, self.models, target=self.target)
+            self._readiness.check_fully(self._engines.called_engine)
 
         with self.translated(), self._opening:
             self.dialect.prepare()
@@ -386,17 +355,3 @@ def in_session(
             return function(session, models, *args, **kwargs)
 
     return run
-
-
-class Translating:
-    """Turns errors into sitq's. Every write enters it, so that it is no generator."""
-
-    def __init__(self, translate: Callable[[BaseException], BackendError | None]) -> None:
-        self._translate = translate
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and (translation := self._translate(error)) is not None:
-            raise translation from error

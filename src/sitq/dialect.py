@@ -16,7 +16,7 @@ from .engines import Engines
 from .exceptions import BackendError, NotAvailableError
 from .health import CheckReport
 from .listening import Listener
-from .models import BulkInsert, RowsAsTable
+from .models import BulkInsert, Models, RowsAsTable, StoreModels
 from .presence import Presence
 from .secret import Secret
 from .wakeups import Wakeups
@@ -67,6 +67,22 @@ class Dialect(ABC):
 
     rows_as_table: RowsAsTable | None = None
     """Lets one statement change many rows, each in its own way; ``None`` where as many statements are as fast."""
+
+    def store_models(self, models: Models) -> StoreModels:
+        """The mapped classes, with how this kind of database likes to be asked."""
+        return StoreModels(
+            models.task,
+            models.result,
+            models.queue_state,
+            models.app_owned,
+            news=self.news,
+            claims_at_once=self.claims_at_once,
+            index_hint=self.index_hint,
+            insert_if_free=self.insert_if_free,
+            insert_or_replace=self.insert_or_replace,
+            bulk_insert=self.bulk_insert,
+            rows_as_table=self.rows_as_table,
+        )
 
     @staticmethod
     @abstractmethod
