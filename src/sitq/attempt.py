@@ -119,14 +119,14 @@ class Attempt:
             self.watch.cancel()
 
 
-def current_of(claim: Claim, *, now: datetime, report: Report) -> CurrentTask:
+def current_of(claim: Claim, *, now: Callable[[], datetime], report: Report) -> CurrentTask:
     """What the function of a claim can know of its task, and whom it can tell how far it is."""
     return CurrentTask(
         claim.id,
         name=claim.name,
         queue=claim.queue,
         attempt=claim.retry_count + 1,
-        deadline=None if claim.timeout is None else now + timedelta(seconds=claim.timeout),
+        deadline=None if claim.timeout is None else now() + timedelta(seconds=claim.timeout),
         report=report,
     )
 

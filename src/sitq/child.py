@@ -98,7 +98,7 @@ class Server:
         except BaseException as exc:  # loading imports and runs the user's code
             return failed(attempt, describe(exc), at=now(request))
         attempt.retry = options_of(call.function).retry
-        attempt.current = current_of(claim, now=now(request), report=self._reporter(request))
+        attempt.current = current_of(claim, now=lambda: now(request), report=self._reporter(request))
         set_current(attempt.current)
         try:
             value = call.function(*call.args, **call.kwargs)

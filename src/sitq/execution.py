@@ -106,7 +106,7 @@ class Execution:
         attempt.retry = options.retry
         if options.transactional:
             call = self._transactional.wrap(attempt, call)
-        attempt.current = self._current(claim)
+        attempt.current = self._current(attempt)
         attempt.context = copy_context()
         attempt.context.run(set_current, attempt.current)
         if is_async(call.function):
@@ -119,13 +119,13 @@ class Execution:
             timeout = attempt.claim.timeout
             attempt.timer = self._loop.call_later(timeout, self._interrupt, attempt, Interruption.TIMEOUT)
 
-    def _current(self, claim: Claim) -> CurrentTask:
-        token, progress = claim.token, self.progress
+    def _current(self, attempt: Attempt) -> CurrentTask:
+        token, progress = attempt.token, self.progress
 
         def report(fraction: float, note: str | None) -> None:
             progress[token] = Progress(token, fraction, note)
 
-        return current_of(claim, now=self._now(), report=report)
+        return current_of(attempt.claim, now=self._now, report=report)
 
     def cancel(self, token: Token, reason: str | None) -> None:
         """Cancel an async function; let one in a thread see that it is to end."""
@@ -213,7 +213,7 @@ class Execution:
         if attempt.interruption is not None:  # while it waited for a process
             child.kill()
             return
-        attempt.current = self._current(attempt.claim)
+        attempt.current = self._current(attempt)
         with suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._set_timer, attempt)
 

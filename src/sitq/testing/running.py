@@ -54,7 +54,7 @@ class Runner:
         claim = attempt.claim
         call = self._serializer.load_call(Payload(claim.function, claim.args, claim.kwargs), task_id=claim.id)
         attempt.retry = options_of(call.function).retry
-        attempt.current = current_of(claim, now=self._backend.now(), report=lambda fraction, note: None)
+        attempt.current = current_of(claim, now=self._backend.now, report=lambda fraction, note: None)
         attempt.context = copy_context()
         attempt.context.run(set_current, attempt.current)
         return call
