@@ -139,8 +139,7 @@ class RetryResult(enum.StrEnum):
     """There is no such task."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Outcome:
+class Outcome(NamedTuple):
     """How one claim ended.
 
     Attributes:

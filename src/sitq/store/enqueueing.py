@@ -32,19 +32,24 @@ def enqueue(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> list
 
     Raises ``DuplicateTaskError`` for a held key whose row says so.
     """
-    due_in = {queue_topic(queue) for queue in {row.get("queue", "default") for row in rows if not row.get("scheduled")}}
+    due_in = due_topics(rows) if models.news is not None else set()
     keyed = [row for row in rows if row.get("unique_key") is not None]
     if keyed:
         standing = enqueue_unique(session, models, keyed)
         insert_all(session, models, [row for row in rows if row["id"] not in standing])
         announce(session, models, due_in)
         return [standing.get(str(row["id"]), str(row["id"])) for row in rows]
-    if models.news is not None and due_in and len(rows) == 1:
+    if due_in and len(rows) == 1:
         execute_rows(session, telling_statement(models, tuple(rows[0])), rows)
     else:
         insert_all(session, models, rows)
         announce(session, models, due_in)
     return [row["id"] for row in rows]
+
+
+def due_topics(rows: Sequence[TaskRow]) -> set[str]:
+    """The topics of the queues in which these rows are due."""
+    return {queue_topic(queue) for queue in {row.get("queue", "default") for row in rows if not row.get("scheduled")}}
 
 
 def is_one_statement(rows: Sequence[TaskRow]) -> bool:
