@@ -12,10 +12,10 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import compress
 from random import random
 
+from .alarm import Alarm
 from .attempt import given_back, unstorable
 from .attendant import Attendant
 from .backends.base import BaseBackend
@@ -35,11 +35,8 @@ logger = logging.getLogger("sitq.worker")
 POLL, POLL_IF_HEARING = 0.2, 0.5
 """Seconds between looks for tasks unless told otherwise; the latter where the worker hears of other processes."""
 
-ASK_INTERVAL = 1.0
-"""Seconds after which a worker that was not woken asks again when the next task is due."""
-
 BREATH = 0.02
-"""Seconds without news before it asks: what has just been claimed begins first."""
+"""Seconds without news before it asks when the next task is due: what has just been claimed begins first."""
 
 ROUND_POLICY = RetryPolicy(delay=0.05, max_delay=2.0)
 """How long to wait before a round that failed is tried again."""
@@ -101,10 +98,7 @@ class Rounds:
         self._stopping = False
         self._failures = 0
         self._last_answer = time.monotonic()
-        self._alarm: asyncio.Task[None] | None = None
-        self._alarm_timer = self._loop.call_later(0, self._wakeup.wake)
-        self._last_due: datetime | None = None
-        self._ask_at = 0.0
+        self._alarm = Alarm(backend, settings.queues, self._wakeup.wake)
 
     def stop(self) -> None:
         """Claim no more, and end when all that was claimed has ended and is written."""
@@ -214,11 +208,10 @@ class Rounds:
 
     async def _wait(self, came_back_short: bool) -> None:
         """Wait for an end, for news of a queue, and while slots are free no longer than the poll interval."""
-        if came_back_short and self._loop.time() >= self._ask_at and (self._alarm is None or self._alarm.done()):
+        if came_back_short and self._alarm.is_to_ask:
             if await self._woken(min(BREATH, self._poll_interval)):
                 return
-            self._ask_at = self._loop.time() + ASK_INTERVAL
-            self._alarm = self._loop.create_task(self._set_alarm())
+            self._alarm.ask(self._poll_interval)
         polling = self._execution.free_slots > 0 and not self._stopping
         await self._woken(self._poll_interval if polling else None)
 
@@ -226,28 +219,12 @@ class Rounds:
         """Wait for an end or for news, at most ``timeout`` seconds; say whether it came."""
         woken = await self._wakeup.await_wake(timeout)
         if woken:
-            self._ask_at = 0.0  # there may be another next one
+            self._alarm.note_news()
         return woken
 
     @property
     def _poll_interval(self) -> float:
         return self._settings.poll_interval or (POLL_IF_HEARING if self._backend.wakeups.hears else POLL)
-
-    async def _set_alarm(self) -> None:
-        """Wake the worker when the next task becomes due, if that is before it asks again."""
-        try:
-            due = await self._backend.anext_due_at(self._settings.queues)
-        except Exception as exc:  # the poll comes anyway
-            logger.debug("could not ask for the next due time: %s", exc, extra={"event": "alarm_failed"})
-            return
-        if due is None or due == self._last_due:
-            return
-        wait = (due - self._backend.now()).total_seconds()
-        if wait <= 0:
-            self._last_due = due  # once is enough: the queue may have been paused since
-        if wait < max(self._poll_interval, ASK_INTERVAL):
-            self._alarm_timer.cancel()
-            self._alarm_timer = self._loop.call_later(max(wait, 0.0), self._wakeup.wake)
 
     # When the database does not do as it should.
 
@@ -313,9 +290,7 @@ class Rounds:
         self._heartbeat.stop()
         self._lookout.stop()
         self._execution.shut_down()
-        if self._alarm is not None:
-            await asyncio.wait([self._alarm])  # a driver's connection does not take cancellation well
-        self._alarm_timer.cancel()
+        await self._alarm.stop()
         await asyncio.to_thread(self._join_threads)
 
     def _join_threads(self) -> None:
