@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,7 +30,8 @@ from .readiness import Readiness
 from .translating import Translating
 from .unbroken import unbroken
 from .wakeups import Wakeups
-from .write_connection import Shortcut, WriteConnection
+from .write_access import EngineWriteAccess
+from .write_connection import WriteConnection
 from .writer import Write, Writer
 
 P = ParamSpec("P")
@@ -67,7 +68,9 @@ class Database:
         self._is_open = False
         self._clock = Clock()
         self._engines = Engines(self.dialect)
-        self._writer = Writer(WriteConnection(self))
+        self._writer = Writer(
+            WriteConnection(EngineWriteAccess(self.dialect, self._engines, self._clock, self.translate))
+        )
         self.wakeups.hears = False
         self._listener = self.dialect.listener(self._engines, self.wakeups)
         self.wakeups.on_subscribe = None if self._listener is None else self._listener.start
@@ -289,7 +292,7 @@ class Database:
     def _read_clock(self, connection: Connection) -> None:
         self._clock.set_by(lambda: self.dialect.read_clock(connection))
 
-    # What the writer's connection asks for.
+    # Transactions that span many calls, and what goes wrong in them.
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function where connections of the sync door can be used."""
@@ -299,37 +302,9 @@ class Database:
         """Open a connection whose transactions take the write lock when they begin."""
         return again_if_lost(lambda: self.dialect.connect_to_write(self._engines.called_engine))
 
-    def connect_to_commit(self) -> Connection:
-        """``connect_to_write`` for short transactions: one that stands still is ended by its server."""
-
-        def connect() -> Connection:
-            connection = self.dialect.connect_to_write(self._engines.called_engine)
-            self.dialect.limit_pauses(connection)
-            return connection
-
-        return again_if_lost(connect)
-
     def connect_to_snapshot(self) -> Connection:
         """Open a connection whose transaction sees one moment of the database."""
         return self.dialect.connect_to_snapshot(self._engines.called_engine)
-
-    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
-        """Let a statement be a transaction of its own meanwhile, and say whether it is."""
-        return self.dialect.alone(connection)
-
-    def shortcut(self, connection: Connection) -> Shortcut | None:
-        """Make a way past a connection for statements that are alone, if there is one."""
-        return self.dialect.shortcut(connection, self._engines.query_times.note)
-
-    def before_write(self, connection: Connection) -> None:
-        """Read the server's clock, if it is time to."""
-        if self._clock.is_stale:
-            self._read_clock(connection)
-            connection.rollback()
-
-    def lost_race(self, error: BaseException) -> bool:
-        """Whether this error rolled back a transaction that may do better when it is run again at once."""
-        return self.dialect.lost_race(error)
 
     def translate(self, error: BaseException) -> BackendError | None:
         """Turn a driver's or the pool's error into one of sitq's, or return ``None`` if it is neither."""
