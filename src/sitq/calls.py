@@ -97,7 +97,7 @@ class CallPreparer:
         row = options.columns(now)
         if options.unique_key is not None:
             row.update(options.key_columns(args, kwargs))
-        row.update(id=task_id, name=callee.name, created_at=now, function=payload.function)
+        row["id"], row["name"], row["created_at"], row["function"] = task_id, callee.name, now, payload.function
         if payload.args is not None:
             row["args"] = payload.args
         if payload.kwargs is not None:

@@ -8,7 +8,7 @@ import threading
 import time
 
 _NANOSECONDS_PER_MS = 1_000_000
-_VERSION = 0x7 << 76
+_TEXT = "%08x-%04x-7%03x-%04x-%012x"  # with version 7
 _VARIANT = 0b10 << 62
 
 
@@ -31,10 +31,8 @@ class _IdSource:
 
     def make(self) -> str:
         """48 bits of milliseconds, the version, 12 bits below the millisecond, the variant, 62 random bits."""
-        ticks = self.next_ticks()
-        number = (ticks >> 12) << 80 | _VERSION | (ticks & 0xFFF) << 64 | _VARIANT | self._random_bits(62)
-        text = f"{number:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        ticks, low = self.next_ticks(), _VARIANT | self._random_bits(62)
+        return _TEXT % (ticks >> 28, ticks >> 12 & 0xFFFF, ticks & 0xFFF, low >> 48, low & 0xFFFF_FFFF_FFFF)
 
 
 _source = _IdSource()
