@@ -118,8 +118,10 @@ class UTCDateTime(TypeDecorator[datetime]):
     def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None] | None:
         """Read what SQLite lets anybody write there too: a number as Unix time, what is no time as ``None``."""
         read = super().result_processor(dialect, coltype)
-        if read is None or dialect.name != "sqlite":
-            return read
+        if read is None:
+            return None
+        if dialect.name != "sqlite":
+            return lambda value: None if value is None else _read_time(read, value)
         return lambda value: None if value is None else _from_text(value) or _read_time(read, value)
 
 

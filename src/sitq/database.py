@@ -190,7 +190,7 @@ class Database:
     ) -> list[T]:
         """``write`` for a function that gives one answer a row; rows of several callers go in one call.
 
-        ``alone`` says that the function executes at most one statement for these rows that writes.
+        ``alone`` says that the function executes at most one statement for these rows that writes, by ``execute_rows``.
         """
         return self._commit(Write(function, (self.models,), rows, alone=alone))
 
@@ -277,7 +277,7 @@ class Database:
         self._reset()
 
     def _make_ready(self) -> None:
-        self._readiness.make(self._engines.called_engine, self._read_clock)
+        self._readiness.make(self._engines.called_engine, self._clock)
 
     def check_schema(self) -> None:
         """Raise ``SchemaError`` if the tables lack anything; see ``schema_check.check_fully``."""
@@ -289,10 +289,7 @@ class Database:
             self.dialect.prepare()
             self._engines.call(again_if_lost, look)
 
-    def _read_clock(self, connection: Connection) -> None:
-        self._clock.set_by(lambda: self.dialect.read_clock(connection))
-
-    # Transactions that span many calls, and what goes wrong in them.
+    # What transactions that span many calls need, and what every door does with errors.
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function where connections of the sync door can be used."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sqlalchemy import ColumnElement, Connection, Engine, Insert, TableClause
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from .clock import Clock
 from .engines import Engines
 from .exceptions import BackendError, NotAvailableError
 from .health import CheckReport
@@ -183,6 +184,10 @@ class Dialect(ABC):
     def read_clock(self, connection: Connection) -> datetime | None:
         """Read the clock that leases follow; ``None`` where it is this machine's."""
         return None
+
+    def set_clock(self, clock: Clock, connection: Connection) -> None:
+        """Set a clock by what ``read_clock`` says."""
+        clock.set_by(lambda: self.read_clock(connection))
 
     @abstractmethod
     def is_reached_by(self, engine: Engine) -> bool:

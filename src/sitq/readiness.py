@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sqlalchemy import Connection, Engine
 
 from . import schema, schema_check
+from .clock import Clock
 from .dialect import Dialect
 from .models import StoreModels
 
@@ -27,11 +26,11 @@ class Readiness:
         self._auto_upgrade = auto_upgrade
         self._target = target
 
-    def make(self, engine: Engine, read_clock: Callable[[Connection], None]) -> None:
-        """Make it ready; raise if this version cannot work with its server or its tables."""
+    def make(self, engine: Engine, clock: Clock) -> None:
+        """Make it ready, with ``clock`` set; raise if this version cannot work with its server or its tables."""
         with self._dialect.connect_to_look(engine) as connection:
             self._dialect.check_server(connection)
-            read_clock(connection)
+            self._dialect.set_clock(clock, connection)
             to_alter = self._look_at_schema(connection)
         if to_alter:
             with self._dialect.lock_schema(engine) as connection:

@@ -65,7 +65,7 @@ class EngineWriteAccess:
     def before_write(self, connection: Connection) -> None:
         """Read the server's clock, if it is time to."""
         if self._clock.is_stale:
-            self._clock.set_by(lambda: self._dialect.read_clock(connection))
+            self._dialect.set_clock(self._clock, connection)
             connection.rollback()
 
     def lost_race(self, error: BaseException) -> bool:

@@ -28,7 +28,7 @@ class Transacting(Protocol):
     """What begins a transaction, as a ``Connection`` does."""
 
     def begin(self) -> AbstractContextManager[Any]:
-        """Begin one; the context manager has ``commit``, and rolls back what has not been committed."""
+        """Begin one; the context manager has ``commit``, and rolls back what an error has kept from it."""
 
 
 class Shortcut(Transacting, Protocol):

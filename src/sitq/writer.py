@@ -31,7 +31,8 @@ class Write(Generic[T]):
     """One caller's write: a store function, what it is called with, and in the end its outcome.
 
     If ``rows`` is given, the function takes rows last and returns one answer for each, so that the rows
-    of several callers can be written by one call. A write that is ``alone`` executes at most one statement that writes.
+    of several callers can be written by one call. A write that is ``alone`` executes at most one statement that writes,
+    and this by ``execute_rows``.
     """
 
     __slots__ = ("alone", "args", "done", "error", "function", "future", "outcome", "rows")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -25,6 +24,7 @@ from ..presence import Presence, file_presence
 from ..query_log import log_queries as log_queries_of
 from ..secret import Secret
 from ..wakeups import Wakeups
+from ..write_connection import Shortcut
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
 from .sqlite_connections import (
     abegin_immediate,
@@ -42,7 +42,7 @@ from .sqlite_files import OpenedFile, is_missing, prepare_file
 from .sqlite_joining import explain_locks, file_of, real_path
 from .sqlite_listening import listener_beside
 from .sqlite_options import SQLiteOptions
-from .sqlite_shortcut import Shortcut
+from .sqlite_shortcut import SQLiteShortcut, is_watched
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -167,10 +167,10 @@ class SQLiteDialect(Dialect):
         return connection.execution_options(**{WRITES: IMPATIENTLY})
 
     def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
-        if logging.getLogger("sqlalchemy.engine").isEnabledFor(logging.INFO):
+        if is_watched(connection):
             return None
         impatiently = connection.get_execution_options().get(WRITES) == IMPATIENTLY
-        return Shortcut(connection, partial(self._begin_to_write, impatiently=impatiently), note_time)
+        return SQLiteShortcut(connection, partial(self._begin_to_write, impatiently=impatiently), note_time)
 
     def engine_for_tasks(self, engine: Engine) -> Engine:
         return engine.execution_options(**{WRITES: True})

@@ -14,7 +14,7 @@ import socket
 import time
 import weakref
 from collections.abc import Collection, Iterator
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,7 +65,6 @@ class Neighbours:
 
     def __init__(self, database: str | os.PathLike[str]) -> None:
         self._database = database
-        self._folder: str | None = None
         self._listing = Listing(None, ())
         self._speaking: socket.socket | None = None
         self.own: set[str] = set()
@@ -73,13 +72,11 @@ class Neighbours:
     @property
     def folder(self) -> Path:
         """Where the sockets are."""
-        return Path(self._folder_name)
+        return Path(self._folder)
 
-    @property
-    def _folder_name(self) -> str:
-        if self._folder is None:
-            self._folder = f"{os.path.realpath(self._database)}-listeners"
-        return self._folder
+    @cached_property
+    def _folder(self) -> str:
+        return f"{os.path.realpath(self._database)}-listeners"
 
     def tell(self, topics: Collection[str]) -> None:
         """Send the topics to everybody else, all of them if there are none; raises nothing."""
@@ -91,7 +88,7 @@ class Neighbours:
 
     def _others(self) -> tuple[str, ...]:
         try:
-            changed = os.stat(self._folder or self._folder_name).st_mtime_ns  # noqa: PTH116  # for each commit, so it counts
+            changed = os.stat(self._folder).st_mtime_ns  # noqa: PTH116  # for each commit, so it counts
             listing = self._listing
             if listing.changed != changed:
                 names = [each.name for each in self.folder.glob(f"*{suffix()}") if each.name not in self.own]

@@ -1,11 +1,12 @@
 """A write that is one statement, straight to SQLite's driver.
 
 What SQLAlchemy does around a statement and a transaction takes as long as SQLite does for one new task. It is there
-for those who listen to the engine, so it is left out only while nobody does but sitq itself.
+for those who listen to the engine or read its log, so it is left out only while nobody does but sitq itself.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -14,14 +15,21 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
+from ..joining import hide_parameters
 from .sqlite_connections import driver_of
+from .sqlite_joining import explain_lock
 
 OWN = 1
 """How many listen to an engine's beginning transactions, and to its statements, where only sitq does."""
 
+OWN_EXPLANATIONS = (explain_lock, hide_parameters)
+"""What listens to errors once somebody has enqueued in a transaction of his own over the engine."""
 
-class Shortcut:
-    """As much of a connection as a write that is alone uses: one transaction, one statement.
+
+class SQLiteShortcut:
+    """As much of a connection as ``execute_rows`` uses, for one transaction of one statement.
+
+    An error has the driver's as its cause, without SQLAlchemy's around it.
 
     Args:
         connection: what it goes past; meanwhile no transaction is open on it.
@@ -43,14 +51,8 @@ class Shortcut:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody but sitq listens just now."""
-        heard, below = self._connection.engine.dispatch, self.dialect.dispatch
-        return (
-            len(heard.begin) == OWN
-            and len(heard.before_cursor_execute) == OWN
-            and len(heard.after_cursor_execute) == OWN
-            and not (heard.commit or heard.rollback or below.do_execute or below.handle_error)
-        )
+        """Whether nobody but sitq listens to the engine just now."""
+        return is_unheard(self._connection.engine.dispatch, self.dialect.dispatch)
 
     def get_execution_options(self) -> Mapping[str, Any]:
         """See ``Connection``."""
@@ -76,5 +78,21 @@ class Shortcut:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is not None:
-            self._driver.rollback()
+        self._driver.rollback()
+
+
+def is_watched(connection: Connection) -> bool:
+    """Whether SQLAlchemy logs what this connection does, or somebody listens to it rather than to its engine."""
+    logs = connection.engine.logger.isEnabledFor(logging.INFO)  # which SQLAlchemy, too, asks once for a connection
+    return logs or not is_unheard(connection.dispatch, connection.dialect.dispatch)
+
+
+def is_unheard(heard: Any, below: Any) -> bool:
+    """Whether only sitq hears of transactions, statements and errors, by the events of an engine and of its dialect."""
+    return (
+        len(heard.begin) == OWN
+        and len(heard.before_cursor_execute) == OWN
+        and len(heard.after_cursor_execute) == OWN
+        and not (heard.commit or heard.rollback or below.do_execute)
+        and all(listener in OWN_EXPLANATIONS for listener in below.handle_error)
+    )

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import CursorResult, Delete, Dialect, Insert, LargeBinary, Select, Update
 from sqlalchemy.types import TypeEngine
 
+from ..exceptions import SerializationError
 from .door import Door, connection_of
 
 Row: TypeAlias = Mapping[str, Any]
@@ -70,9 +71,16 @@ def processor_of(type_: TypeEngine[Any], dialect: Dialect) -> Process | None:
 
     Where ``Binary`` is a mere view, bytes themselves will do, and spare the garbage collector two objects each.
     """
-    if isinstance(type_, LargeBinary) and getattr(dialect.loaded_dbapi, "Binary", None) is memoryview:
-        return None
+    if type(type_) is LargeBinary and getattr(dialect.loaded_dbapi, "Binary", None) is memoryview:
+        return require_bytes
     return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+def require_bytes(value: object) -> object:
+    """Return the value; raise ``SerializationError`` for what a database would keep as something else than bytes."""
+    if value is None or isinstance(value, bytes | bytearray | memoryview):
+        return value
+    raise SerializationError(f"a serializer must give bytes, not a value of type {type(value).__name__}")
 
 
 @lru_cache(maxsize=1000)
