@@ -94,5 +94,5 @@ def is_unheard(heard: Any, below: Any) -> bool:
         and len(heard.before_cursor_execute) == OWN
         and len(heard.after_cursor_execute) == OWN
         and not (heard.commit or heard.rollback or below.do_execute)
-        and all(listener in OWN_EXPLANATIONS for listener in below.handle_error)
+        and (not below.handle_error or all(listener in OWN_EXPLANATIONS for listener in below.handle_error))
     )
