@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, event
+from sqlalchemy import URL, Engine
 
 import sitq
 from databases import KINDS
+from listeners import listening
 from server_contract import emptied
 from working import LONG, until
 
@@ -34,11 +35,8 @@ def statements() -> Iterator[list[tuple[str, str]]]:
     def gather(connection: object, cursor: object, statement: str, *more: object) -> None:
         gathered.append((threading.current_thread().name, statement))
 
-    event.listen(Engine, "before_cursor_execute", gather)
-    try:
+    with listening(Engine, "before_cursor_execute", gather):
         yield gathered
-    finally:
-        event.remove(Engine, "before_cursor_execute", gather)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine
 
 import sitq
 from databases import empty_database
+from listeners import listening
 from sitq.claims import Claim, ClaimRequest, Outcome
 from sitq.ids import new_id
 
@@ -61,9 +62,8 @@ def plans(engine: Engine, verb: Any, *args: Any) -> tuple[Any, dict[str, list[st
         if "tasks" in statement and not statement.startswith(("INSERT", "EXPLAIN")):
             sent[statement] = parameters[0] if many else parameters
 
-    event.listen(engine, "before_cursor_execute", note)
-    outcome = verb(*args)
-    event.remove(engine, "before_cursor_execute", note)
+    with listening(engine, "before_cursor_execute", note):
+        outcome = verb(*args)
     with engine.connect() as connection:
         return outcome, {statement: plan(connection, statement, sent[statement]) for statement in sent}
 

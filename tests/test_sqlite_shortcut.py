@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +15,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import base
 
 import sitq
+from listeners import listening
 
 MODES: dict[str, dict[str, Any]] = {
     "WAL": {},
@@ -82,18 +82,10 @@ def test_it_is_shut_where_sqlalchemy_logs(path: Path, caplog: pytest.LogCaptureF
     assert any("INSERT" in record.getMessage() for record in caplog.records)
 
 
-def test_it_is_shut_where_the_engine_echoes(backend: sitq.SQLiteBackend, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_shut_where_the_engine_echoes(backend: sitq.SQLiteBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("sqlalchemy.engine.Engine"), "handlers", [])  # SQLAlchemy adds one, to stay
     backend.engine.echo = True
     assert not goes_past_sqlalchemy(sitq.SyncTaskQueue(backend))
-
-
-@contextmanager
-def listening(target: Any, name: str, listen: Callable[..., None]) -> Iterator[None]:
-    event.listen(target, name, listen)
-    try:
-        yield
-    finally:
-        event.remove(target, name, listen)
 
 
 @pytest.mark.parametrize(

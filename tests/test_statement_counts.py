@@ -15,6 +15,7 @@ from sqlalchemy import Engine, event
 
 import sitq
 from databases import empty_database
+from listeners import listening
 from sitq.claims import Claim, ClaimRequest, Outcome
 from sitq.testing import MovableClock
 
@@ -36,11 +37,8 @@ def sent(backend: sitq.SQLAlchemyBackend) -> Iterator[list[str]]:
     def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
         statements.append(statement)
 
-    event.listen(backend.engine, "before_cursor_execute", note)
-    try:
+    with listening(backend.engine, "before_cursor_execute", note):
         yield statements
-    finally:
-        event.remove(backend.engine, "before_cursor_execute", note)
 
 
 def verbs(statements: list[str]) -> list[str]:
@@ -70,11 +68,8 @@ def test_whoever_listens_to_engines_hears_of_each_enqueue(backend: sitq.SQLAlche
     def listen(*arguments: Any) -> None:
         heard.append(name)
 
-    event.listen(Engine, name, listen)
-    try:
+    with listening(Engine, name, listen):
         queue.enqueue(len, ())
-    finally:
-        event.remove(Engine, name, listen)
     queue.enqueue(len, ())
     assert heard == [name]
     assert backend.get_stats().total_tasks == 3

@@ -120,8 +120,6 @@ class UTCDateTime(TypeDecorator[datetime]):
         read = super().result_processor(dialect, coltype)
         if read is None:
             return None
-        if dialect.name != "sqlite":
-            return lambda value: None if value is None else _read_time(read, value)
         return lambda value: None if value is None else _from_text(value) or _read_time(read, value)
 
 

@@ -30,7 +30,7 @@ from .readiness import Readiness
 from .translating import Translating
 from .unbroken import unbroken
 from .wakeups import Wakeups
-from .write_access import EngineWriteAccess
+from .write_access import WriteAccess
 from .write_connection import WriteConnection
 from .writer import Write, Writer
 
@@ -68,9 +68,8 @@ class Database:
         self._is_open = False
         self._clock = Clock()
         self._engines = Engines(self.dialect)
-        self._writer = Writer(
-            WriteConnection(EngineWriteAccess(self.dialect, self._engines, self._clock, self.translate))
-        )
+        access = WriteAccess(self.dialect, self._engines, self._clock, self.translate)
+        self._writer = Writer(WriteConnection(access))
         self.wakeups.hears = False
         self._listener = self.dialect.listener(self._engines, self.wakeups)
         self.wakeups.on_subscribe = None if self._listener is None else self._listener.start

@@ -20,8 +20,8 @@ from .listening import Listener
 from .models import BulkInsert, Models, RowsAsTable, StoreModels
 from .presence import Presence
 from .secret import Secret
+from .shortcut import Shortcut
 from .wakeups import Wakeups
-from .write_connection import Shortcut
 
 if TYPE_CHECKING:
     from .database import Database
@@ -134,7 +134,7 @@ class Dialect(ABC):
     def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
         """Make a way past this connection of ``connect_to_write`` for statements that are alone, if there is one.
 
-        ``note_time`` is told how many seconds a statement took.
+        ``note_time`` is told when a statement began, by ``time.perf_counter``, as soon as it has ended.
         """
         return None
 

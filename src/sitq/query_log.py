@@ -34,9 +34,10 @@ class QueryTimes:
         times = [seconds for ended, seconds in self._ended.copy() if ended >= since]
         return sum(times) / len(times) * 1000 if times else 0.0
 
-    def note(self, seconds: float) -> None:
-        """Count a statement that has just ended."""
-        self._ended.append((time.perf_counter(), seconds))
+    def note(self, began: float) -> None:
+        """Count a statement that has just ended and began then, by ``time.perf_counter``."""
+        now = time.perf_counter()
+        self._ended.append((now, now - began))
 
     def watch(self, engine: Engine) -> None:
         """Time each statement of an engine."""
@@ -46,7 +47,7 @@ class QueryTimes:
             arguments[4].sitq_started = clock()
 
         def note_end(*arguments: Any) -> None:
-            self.note(clock() - arguments[4].sitq_started)
+            self.note(arguments[4].sitq_started)
 
         event.listen(engine, "before_cursor_execute", note_start)
         event.listen(engine, "after_cursor_execute", note_end)

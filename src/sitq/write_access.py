@@ -1,4 +1,4 @@
-"""How the writer's connection reaches a database: what ``write_connection.WriteAccess`` asks for."""
+"""How the writer's connection reaches a database."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .clock import Clock
 from .dialect import Dialect
 from .engines import Engines, again_if_lost
 from .exceptions import BackendError
-from .write_connection import Shortcut
+from .shortcut import Shortcut
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class EngineWriteAccess:
+class WriteAccess:
     """Writes over the engine of the sync door.
 
     Args:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import count
-from typing import Any, ParamSpec, Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 from sqlalchemy import Connection
 
 from .engines import close_detached
-from .exceptions import BackendError, DatabaseUnavailableError, SitqError
+from .exceptions import DatabaseUnavailableError, SitqError
+from .shortcut import Shortcut, Transacting
+from .write_access import WriteAccess
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 TRIES = 10
@@ -22,46 +22,6 @@ TRIES = 10
 
 LONGEST_PAUSE = 0.05
 """Before a transaction that lost against another is tried again, in seconds, times the number of the try."""
-
-
-class Transacting(Protocol):
-    """What begins a transaction, as a ``Connection`` does."""
-
-    def begin(self) -> AbstractContextManager[Any]:
-        """Begin one; the context manager has ``commit``, and rolls back what an error has kept from it."""
-
-
-class Shortcut(Transacting, Protocol):
-    """A way past a connection: as much of one as a write uses that executes one statement by ``execute_rows``."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether nobody would miss just now what the connection does besides."""
-
-
-class WriteAccess(Protocol):
-    """How a database is written."""
-
-    def connect_to_commit(self) -> Connection:
-        """Open a connection whose transactions take the write lock when they begin, and are to be short."""
-
-    def alone(self, connection: Connection) -> AbstractContextManager[bool]:
-        """Let a statement be a transaction of its own meanwhile, and say whether it is."""
-
-    def shortcut(self, connection: Connection) -> Shortcut | None:
-        """Make a way past a connection for statements that are alone, if there is one."""
-
-    def before_write(self, connection: Connection) -> None:
-        """Do what is due on the connection; leave no transaction open."""
-
-    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a function where the connection can be used."""
-
-    def lost_race(self, error: BaseException) -> bool:
-        """Whether this error rolled back a transaction that may do better when it is run again at once."""
-
-    def translate(self, error: BaseException) -> BackendError | None:
-        """Turn a driver's error into one of sitq's, or return ``None`` if it is not the driver's."""
 
 
 class WriteConnection:

@@ -23,8 +23,8 @@ from ..listening import Listener
 from ..presence import Presence, file_presence
 from ..query_log import log_queries as log_queries_of
 from ..secret import Secret
+from ..shortcut import Shortcut
 from ..wakeups import Wakeups
-from ..write_connection import Shortcut
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
 from .sqlite_connections import (
     abegin_immediate,

@@ -65,7 +65,7 @@ class OpenedFile:
         return None if self._path is None else identity_of(self._path)
 
 
-def identity_of(path: str | Path) -> tuple[int, int] | None:
+def identity_of(path: str) -> tuple[int, int] | None:
     """What tells a file from every other on this machine; ``None`` if there is none."""
     try:
         status = os.stat(path)  # noqa: PTH116  # before every transaction, so a Path's detour counts
