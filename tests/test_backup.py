@@ -168,6 +168,7 @@ def test_a_backup_beside_two_workers_and_an_enqueuer_is_consistent(path: Path, c
         listener = threading.Thread(target=listen, args=(enqueuer.stdout,))
         listener.start()
         assert first_hundred.wait(60)
+        assert sitq.SyncTaskQueue(backend).get_result(acknowledged[0], timeout=60)  # by now, workers get somewhere
         for number in range(3):
             target = copy.with_name(f"{number}.db")
             known = acknowledged.copy()
