@@ -82,10 +82,10 @@ class DatabaseSource(Source):
         return self._database.read(store.first_running)
 
     def page(self, after: str | None, limit: int) -> list[Record]:
-        return self._database.read(store.read_page, after, limit)
+        return self._database.read_in_transaction(store.read_page, after, limit)
 
     def records(self, task_ids: Sequence[str]) -> list[Record]:
-        return self._database.read(store.read_records, task_ids)
+        return self._database.read_in_transaction(store.read_records, task_ids)
 
     def paused(self) -> list[tuple[str, datetime]]:
         return self._database.read(store.paused_states)
@@ -105,7 +105,7 @@ class DatabaseTarget(Target):
         return self._database.write(store.write_records, records)
 
     def records(self, task_ids: Sequence[str]) -> list[Record]:
-        return self._database.read(store.read_records, task_ids)
+        return self._database.read_in_transaction(store.read_records, task_ids)
 
     def pause(self, states: Sequence[tuple[str, datetime]]) -> int:
         if not states:

@@ -110,31 +110,36 @@ class Database:
     # The doors.
 
     def read(self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a store function that changes nothing."""
+        """Run a store function that changes nothing; each of its statements may see a moment of its own."""
         return self.look(in_session(function), *args, **kwargs)
+
+    def read_in_transaction(
+        self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """``read`` for a function that fetches its rows little by little, or sets what is to hold for all of it."""
+        look_at = in_session(function)
+        return self._read(lambda connection: look_at(connection, self.models, *args, **kwargs), at_once=False)
 
     def look(
         self, function: Callable[Concatenate[Connection, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """``read`` for a function that makes no objects: without a session it costs half as much."""
+        return self._read(lambda connection: function(connection, self.models, *args, **kwargs), at_once=True)
 
-        def look() -> T:
+    def _read(self, look: Callable[[Connection], T], *, at_once: bool) -> T:
+        def connect() -> T:
             with self.dialect.engine_to_read(self._engines.called_engine).connect() as connection:
-                return self._look(connection, function, *args, **kwargs)
+                return self._look(connection, look, at_once=at_once)
 
         with self.translated():
             self.open()
-            return self._engines.call(again_if_lost, look)
+            return self._engines.call(again_if_lost, connect)
 
-    def _look(
-        self,
-        connection: Connection,
-        function: Callable[Concatenate[Connection, StoreModels, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
+    def _look(self, connection: Connection, look: Callable[[Connection], T], *, at_once: bool) -> T:
+        if at_once:
+            self.dialect.read_at_once(connection)
         try:
-            return function(connection, self.models, *args, **kwargs)
+            return look(connection)
         finally:
             self.dialect.end_reading(connection)
 
@@ -144,19 +149,22 @@ class Database:
         """Run a store function that changes nothing without blocking the event loop."""
         look_at = in_session(function)
 
-        async def look() -> T:
+        def look(connection: Connection) -> T:
+            return look_at(connection, self.models, *args, **kwargs)
+
+        async def connect() -> T:
             async with AsyncEngine(self.dialect.engine_to_read(self.async_engine.sync_engine)).connect() as connection:
-                return await connection.run_sync(lambda sync: self._look(sync, look_at, *args, **kwargs))
+                return await connection.run_sync(lambda sync: self._look(sync, look, at_once=True))
 
         if not self.dialect.reads_on_loops:
             return await asyncio.to_thread(lambda: self.read(function, *args, **kwargs))
         with self.translated():
             await self.aopen()
             try:
-                return await unbroken(look())
+                return await unbroken(connect())
             except DBAPIError as error:
                 require_lost(error)
-                return await unbroken(look())
+                return await unbroken(connect())
 
     async def alook(
         self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs

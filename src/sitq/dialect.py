@@ -111,6 +111,9 @@ class Dialect(ABC):
         """Return an engine for what only reads, over the pool of this one."""
         return engine
 
+    def read_at_once(self, connection: Connection) -> None:
+        """Let each statement on a connection of ``engine_to_read`` be a transaction of its own, if that is faster."""
+
     def end_reading(self, connection: Connection) -> None:
         """Do what is due before a connection of ``engine_to_read`` goes back to the pool."""
 

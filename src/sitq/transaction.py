@@ -67,7 +67,7 @@ class Transaction:
         with self._database.translated():
             return self._database.call(run)
 
-    write = read
+    read_in_transaction = write = read
 
     def execute(self, statements: Iterable[str]) -> None:
         """Run statements without parameters."""

@@ -79,7 +79,7 @@ class _Look(threading.Thread):
         self.findings |= dialect.measure()
         engine = dialect.create_engine_apart(PATIENCE)
         if engine is None:
-            database.read(self._ask)
+            database.read_in_transaction(self._ask)
             return
         try:
             self._ask_apart(engine)

@@ -34,6 +34,9 @@ SCHEMA_LOCK = 0x73697471
 
 OLDEST = (12,)
 
+SWITCHED_HERE = ("psycopg", "psycopg2", "asyncpg")
+"""The drivers that need not tell the server when statements are to commit themselves, and when no more."""
+
 
 class PostgreSQLBackend(ServerBackend):
     """Tasks and results in a PostgreSQL database.
@@ -154,6 +157,14 @@ class PostgreSQLDialect(ServerDialect):
         if self.schema is not None:
             path = connection.dialect.identifier_preparer.quote_identifier(self.schema)
             connection.execute(select(func.set_config("search_path", path, True)))
+
+    def read_at_once(self, connection: Connection) -> None:
+        """One way to the server instead of three.
+
+        An app's engine begins its transactions in the app's way, which may set what its reads need.
+        """
+        if not self.borrows_engines and connection.dialect.driver in SWITCHED_HERE:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
         self._own = own = OwnVoice()
