@@ -255,19 +255,21 @@ class SQLAlchemyBackend(TransactionalBackend):
     async def afinish_and_claim(
         self, outcomes: Sequence[Outcome], request: ClaimRequest | None
     ) -> tuple[list[bool], list[Claim]]:
-        if request is not None and not outcomes and store.is_claimed_alone(self._database.models, request):
-            return [], await self._aclaim_alone(request)
+        if request is not None and store.is_round_alone(self._database.models, outcomes, request):
+            return await self._around_alone(outcomes, request)
         answer = await self._database.awrite(store.finish_and_claim, outcomes, request, self.now())
         if outcomes:
             self.wakeups.notify([RESULTS])
         return answer
 
-    async def _aclaim_alone(self, request: ClaimRequest) -> list[Claim]:
+    async def _around_alone(self, outcomes: Sequence[Outcome], request: ClaimRequest) -> tuple[list[bool], list[Claim]]:
         now = self.now()
-        [first] = await self._database.awrite_rows(store.claim_alone, [(request, now)], alone=True)
-        if first.unwanted:
-            await self._database.awrite(store.only_wanted, first.unwanted, now)
-        return await self._database.awrite(store.claim, request, now) if first.look_closer else first.claims
+        [did] = await self._database.awrite_rows(store.rounds_alone, [(outcomes, request, now)], alone=True)
+        if outcomes:
+            self.wakeups.notify([RESULTS])
+        if did.unwanted:
+            await self._database.awrite(store.only_wanted, did.unwanted, now)
+        return did.held, await self._database.awrite(store.claim, request, now) if did.look_closer else did.claims
 
     def extend(self, tokens: Sequence[Token], lease: float) -> list[bool]:
         return self._database.write(store.extend, tokens, self.now() + timedelta(seconds=lease))

@@ -6,7 +6,6 @@ caller owns the transaction. Time comes in as an argument, so that nothing here 
 
 from .cancelling import cancel, cancel_requests, only_wanted
 from .claiming import claim, isolated_waiting
-from .claiming_alone import claim_alone, is_claimed_alone
 from .copying import (
     Written,
     add_paused,
@@ -24,6 +23,7 @@ from .counting import count_tasks, oldest_due_at
 from .enqueueing import enqueue, is_one_statement, with_scheduled
 from .finishing import complete, finish, finish_and_claim
 from .leasing import extend
+from .lone_rounds import is_round_alone, rounds_alone
 from .pausing import pause_queue, paused_queues, resume_queue
 from .progressing import write_progress
 from .purging import EndedTasks, ended_tasks, purge_some
@@ -44,7 +44,6 @@ __all__ = [
     "cancel_selected",
     "check_selection",
     "claim",
-    "claim_alone",
     "complete",
     "count_records",
     "count_tasks",
@@ -60,8 +59,8 @@ __all__ = [
     "get_task",
     "has_result",
     "insert_rows",
-    "is_claimed_alone",
     "is_one_statement",
+    "is_round_alone",
     "isolated_waiting",
     "list_all_tasks",
     "list_tasks",
@@ -81,6 +80,7 @@ __all__ = [
     "retry",
     "retry_selected",
     "revive",
+    "rounds_alone",
     "selected_ids",
     "store_result",
     "store_task",

@@ -35,11 +35,15 @@ def complete_together(session: Door, models: StoreModels, outcomes: Sequence[Out
     """Complete the tasks whose claims still hold, store their results and tell of them; return how many."""
     if not outcomes:
         return 0
+    row = execute_rows(session, complete_together_statement(models), [together_values(models, outcomes)]).one()
+    return int(row[0])
+
+
+def together_values(models: StoreModels, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What ``complete_together_statement`` asks for."""
     assert models.rows_as_table is not None, "parted has looked"
     latest = {outcome.token: completion_values(outcome) | {"value": outcome.value} for outcome in outcomes}
-    parameters = models.rows_as_table.parameters([*latest.values()])
-    row = execute_rows(session, complete_together_statement(models), [parameters]).one()
-    return int(row[0])
+    return models.rows_as_table.parameters([*latest.values()])
 
 
 def completion_values(outcome: Outcome) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def complete_together_statement(models: StoreModels) -> Select[Any]:
     rows = select(done.c.id, done.c.value, FALSE, done.c["at"])
     stored = result_statement(models).from_select(["task_id", "value", "is_error", "completed_at"], rows).cte("stored")
     told = [] if models.news is None else [models.news(literal(RESULTS))]
-    return select(func.count(), *told).select_from(done).add_cte(stored)
+    return select(func.count().label("changed"), *told).select_from(done).add_cte(stored)
 
 
 def completion(task: Table, *, at: ColumnElement[Any]) -> Update:
