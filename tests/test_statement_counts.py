@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
 import sitq
 from databases import empty_database
 from listeners import listening
-from sitq.claims import Claim, ClaimRequest, Outcome
+from sitq.claims import Claim, ClaimRequest, IsolatedTasks, Outcome
 from sitq.testing import MovableClock
 
 KINDS = ("sqlite", "postgresql", "mariadb")
@@ -141,45 +141,65 @@ def test_a_hundred_coroutines_share_a_commit(tmp_path: Path) -> None:
 
 
 def test_an_enqueue_is_one_way_to_the_server(tmp_path: Path) -> None:
-    drivers: list[Any] = []
-
-    def note(connection: Any, cursor: Any, *rest: Any) -> None:
-        drivers.append(cursor.connection)
-
-    with empty_database("postgresql", tmp_path) as url, sitq.open_backend(url) as backend:
+    with ways_on_postgresql(tmp_path) as (backend, ways):
         queue = sitq.SyncTaskQueue(backend)
-        queue.enqueue(len, ())
-        event.listen(backend.engine, "before_cursor_execute", note)
-        queue.enqueue(len, ())
-        with traced(drivers[0], tmp_path / "trace") as messages:
-            queue.enqueue(len, ())
-        assert backend.get_stats().total_tasks == 3
-    assert [message for message in messages if "ReadyForQuery" in message] == messages[-1:]
-    assert any("CommandComplete" in message and "INSERT 0 1" in message for message in messages)
+        assert ways(lambda: queue.enqueue(len, ())) == 1
+        assert backend.get_stats().total_tasks == 1
+
+
+@pytest.mark.parametrize("verb", ["get_task", "get_result", "has_result"])
+def test_a_look_is_one_way_to_the_server(tmp_path: Path, verb: str) -> None:
+    with ways_on_postgresql(tmp_path) as (backend, ways):
+        task_id = sitq.SyncTaskQueue(backend).enqueue(len, ())
+        backend.store_result(task_id, sitq.Result(task_id=task_id))
+        assert ways(lambda: getattr(backend, verb)(task_id)) == 1
+        assert ways(lambda: backend.get_statuses([task_id])) == 1
 
 
 def test_an_idle_worker_claims_in_one_way_to_the_server_and_looks_in_two(tmp_path: Path) -> None:
-    drivers: list[Any] = []
-
-    def note(connection: Any, cursor: Any, *rest: Any) -> None:
-        drivers.append(cursor.connection)
-
-    async def ways(backend: sitq.SQLAlchemyBackend, name: str) -> int:
-        with traced(drivers[0], tmp_path / name) as messages:
-            claimed.extend((await backend.afinish_and_claim([], REQUEST))[1])
-        return sum("ReadyForQuery" in message for message in messages)
-
-    async def scenario(backend: sitq.SQLAlchemyBackend) -> None:
-        await backend.afinish_and_claim([], REQUEST)
-        event.listen(backend.engine, "before_cursor_execute", note)
+    with ways_on_postgresql(tmp_path) as (backend, ways), asyncio.Runner() as runner:
+        queue = sitq.SyncTaskQueue(backend)
+        claimed: list[Claim] = []
         for _ in range(2):
-            await sitq.TaskQueue(backend).enqueue(len, ())
-            assert [await ways(backend, "found"), await ways(backend, "nothing")] == [1, 2]
+            queue.enqueue(len, ())
+            assert ways(lambda: claimed.extend(round_of(runner, backend, [])[1])) == 1
+            assert ways(lambda: round_of(runner, backend, [])) == 2
+        assert len(claimed) == 2
 
-    claimed: list[Claim] = []
-    with empty_database("postgresql", tmp_path) as url, sitq.open_backend(url) as backend:
-        asyncio.run(scenario(backend))
-    assert len(claimed) == 2
+
+def test_a_worker_writes_what_has_ended_and_claims_the_next_in_one_way_to_the_server(tmp_path: Path) -> None:
+    with ways_on_postgresql(tmp_path) as (backend, ways), asyncio.Runner() as runner:
+        ids = sitq.SyncTaskQueue(backend).enqueue_many(len, [((),)] * 250)
+        seen: list[tuple[list[bool], list[Claim]]] = [([], [])]
+        for expected in (1, 1, 1, 2):  # where it finds nothing, it looks for future tasks
+            outcomes = [completed(claim) for claim in seen[-1][1]]
+            assert ways(lambda given=outcomes: seen.append(round_of(runner, backend, given))) == expected
+        assert [(len(held), len(claims)) for held, claims in seen[1:]] == [(0, 100), (100, 100), (100, 50), (50, 0)]
+        assert all(holds for held, _ in seen for holds in held)
+        assert set(backend.get_statuses(ids).values()) == {sitq.TaskStatus.COMPLETED}
+
+
+def test_a_round_alone_says_which_claims_were_lost(backend: sitq.SQLAlchemyBackend) -> None:
+    ids = sitq.SyncTaskQueue(backend).enqueue_many(len, [((),)] * 3)
+    first, second = backend.claim(ClaimRequest("worker", ["default"], 2, 30.0))
+    backend.reap_workers(["worker"])
+    [again] = backend.claim(ClaimRequest("other", ["default"], 1, 30.0, IsolatedTasks.FIRST))
+    assert again.id == first.id
+    [other] = backend.claim(ClaimRequest("worker", ["default"], 1, 30.0, IsolatedTasks.NONE))
+    with asyncio.Runner() as runner:
+        held, claims = round_of(runner, backend, [completed(first), completed(other), completed(second)])
+        assert held == [False, True, False]
+        assert [(claim.id, claim.isolated) for claim in claims] == [(second.id, True)]
+        # The same outcome once more, as after an answer that was lost.
+        assert round_of(runner, backend, [completed(other)])[0] == [True]
+    assert backend.has_result(ids[2])
+    assert not backend.has_result(ids[0])
+
+
+def round_of(
+    runner: asyncio.Runner, backend: sitq.SQLAlchemyBackend, outcomes: list[Outcome]
+) -> tuple[list[bool], list[Claim]]:
+    return runner.run(backend.afinish_and_claim(outcomes, REQUEST))
 
 
 def test_an_idle_worker_is_given_what_has_become_due_and_nothing_that_has_expired(
@@ -201,6 +221,29 @@ def test_an_idle_worker_is_given_what_has_become_due_and_nothing_that_has_expire
     assert asyncio.run(claim()) == [later]
     assert backend.get_statuses(expiring) == dict.fromkeys(expiring, sitq.TaskStatus.CANCELLED)
     assert asyncio.run(claim()) == []
+
+
+@contextmanager
+def ways_on_postgresql(folder: Path) -> Iterator[tuple[sitq.SQLAlchemyBackend, Callable[[Callable[[], object]], int]]]:
+    """A backend there, and what counts the ways to the server that a call takes, whichever connections it uses."""
+    connections: list[Any] = []
+
+    def note(connection: Any, record: Any) -> None:
+        connections.append(connection)
+
+    def ways(call: Callable[[], object]) -> int:
+        with ExitStack() as traces:
+            open_ones = [connection for connection in connections if not connection.closed]
+            each = [traces.enter_context(traced(driver, folder / str(at))) for at, driver in enumerate(open_ones)]
+            call()
+        return sum("ReadyForQuery" in message for messages in each for message in messages)
+
+    with empty_database("postgresql", folder) as url:
+        backend = sitq.open_backend(url)
+        with listening(backend.engine, "connect", note), backend:
+            backend.finish_and_claim([], REQUEST)  # the writer takes what is in the pool
+            backend.get_stats()
+            yield backend, ways
 
 
 @contextmanager
