@@ -6,7 +6,8 @@ Tasks are sent at 20 a second; a task tells the time at which it ran. The time t
 that enqueues it, and from when that has returned, which is the worker's share. The time to its result ends when the
 caller, who waits in the process that enqueues, has it. What the worker costs while it idles is its processor time over
 10 seconds. The first tasks of each, which import and prepare, do not count. Beside it, as far as installed, huey on an
-SQLite file, which polls, and pgqueuer, which is woken and keeps no results.
+SQLite file, which polls, and pgqueuer, which is woken and keeps no results; and psycopg by hand, as the limit: a row
+that notifies with its commit, and an UPDATE that claims it and commits.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,27 @@ async def run():
     await queuer.run()
 
 asyncio.run(run())
+"""
+BY_HAND_TABLE = "CREATE TABLE jobs (id BIGSERIAL PRIMARY KEY, status TEXT NOT NULL)"
+BY_HAND_SEND = """
+WITH sent AS (INSERT INTO jobs (status) VALUES ('queued') RETURNING id) SELECT id, pg_notify('jobs', '') FROM sent
+"""
+BY_HAND_WORKER = """
+import os, sys, time
+import psycopg
+
+connection = psycopg.connect(sys.argv[1], autocommit=True)
+told = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
+connection.execute("LISTEN jobs")
+claim = (
+    "UPDATE jobs SET status = 'running' WHERE id = ("
+    "SELECT id FROM jobs WHERE status = 'queued' ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED) RETURNING id"
+)
+while True:
+    for job in connection.execute(claim):
+        os.write(told, f"{job[0]} {time.time()}\\n".encode())
+    for _ in connection.notifies(timeout=0.5, stop_after=1):
+        pass
 """
 HUEY_WORKER = "import sys; sys.path[0] = sys.argv[1]; from waking_by_huey import huey; huey.create_consumer().run()"
 
@@ -159,18 +182,36 @@ def of_huey(folder: str, tasks: int) -> Row:
         return measure("huey, sqlite", way, worker, tasks)
 
 
+def of_psycopg(folder: str, tasks: int) -> Row:
+    """Psycopg by hand. The worker writes to a file when it had claimed."""
+    psycopg, told = importlib.import_module("psycopg"), Path(folder, "ran")
+    told.touch()
+    with empty_database("postgresql") as url:
+        address = libpq_address(url)
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute(BY_HAND_TABLE)
+            with running("-c", BY_HAND_WORKER, address, str(told)) as worker:
+                way = Queue(lambda: connection.execute(BY_HAND_SEND).fetchone()[0], partial(time_told, told), False)
+                return measure("psycopg by hand", way, worker, tasks)
+
+
+def libpq_address(url: str) -> str:
+    """A URL without the name of a driver."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
 def of_pgqueuer(folder: str, tasks: int) -> Row:
     """Pgqueuer over asyncpg. Its task writes to a file when it ran."""
     asyncpg, queries = importlib.import_module("asyncpg"), importlib.import_module("pgqueuer.queries")
     told = Path(folder, "ran")
     told.touch()
     with asyncio.Runner() as runner, empty_database("postgresql") as url:
-        address = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        address = libpq_address(url)
         connection = runner.run(asyncpg.connect(address))
         jobs = queries.Queries.from_asyncpg_connection(connection)
         runner.run(jobs.install())
         with running("-c", PGQUEUER_WORKER, address, str(told)) as worker:
-            way = Queue(lambda: runner.run(jobs.enqueue("work", None))[0], lambda job: time_told(told, job), False)
+            way = Queue(lambda: runner.run(jobs.enqueue("work", None))[0], partial(time_told, told), False)
             row = measure("pgqueuer, postgresql", way, worker, tasks)
         runner.run(connection.close())
     return row
@@ -190,16 +231,16 @@ def time_told(told: Path, job: int) -> float:
 
 def run(kinds: Sequence[str], tasks: int) -> Iterator[Row]:
     """Measure sitq on these kinds of databases, and the peers that are installed."""
-    peers = {"sqlite": ("huey", of_huey), "postgresql": ("pgqueuer", of_pgqueuer)}
+    peers = {"sqlite": [of_huey], "postgresql": [of_psycopg, of_pgqueuer]}
     for kind in kinds:
         with empty_database(kind) as url:
             yield of_sitq(f"sitq, {kind}", url, tasks)
-        peer, measure_it = peers[kind]
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                yield measure_it(folder, tasks)
-            except ModuleNotFoundError:
-                print(f"{peer}: not installed")
+        for measure_it in peers[kind]:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    yield measure_it(folder, tasks)
+                except ModuleNotFoundError as error:
+                    print(f"not installed: {error.name}")
 
 
 def percentile(values: list[float], share: float) -> float:
