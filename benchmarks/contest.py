@@ -7,15 +7,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psycopg
-
 from .contestants import Contestant, load
+from .databases import empty_database, empty_folder, without_driver
 from .work import FIRST
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,14 +131,8 @@ def run(name: str, place: str, *arguments: str) -> str:
 def empty_place(kind: str) -> Iterator[str]:
     """A folder, or a database on the local server, that is gone afterwards."""
     if kind == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="sitq-benchmark-") as folder:
+        with empty_folder() as folder:
             yield folder
         return
-    server = os.environ.get("SITQ_BENCHMARK_SERVER", "postgresql://postgres@127.0.0.1:5432")
-    database = f"sitq_benchmark_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {database}")
-        try:
-            yield f"{server}/{database}"
-        finally:
-            connection.execute(f"DROP DATABASE {database} WITH (FORCE)")
+    with empty_database(kind) as url:
+        yield without_driver(url)

@@ -25,10 +25,17 @@ KINDS = ("sqlite", *SERVERS)
 
 
 @contextmanager
+def empty_folder() -> Iterator[str]:
+    """Make a folder for a file, and remove it in the end."""
+    with tempfile.TemporaryDirectory(prefix="sitq-benchmark-") as folder:
+        yield folder
+
+
+@contextmanager
 def empty_database(kind: str) -> Iterator[str]:
     """Make a database of this kind, and remove it in the end."""
     if kind == "sqlite":
-        with tempfile.TemporaryDirectory(prefix="sitq-benchmark-") as folder:
+        with empty_folder() as folder:
             yield f"sqlite:///{folder}/tasks.db"
         return
     variable, default, driver = SERVERS[kind]
@@ -42,6 +49,12 @@ def empty_database(kind: str) -> Iterator[str]:
     finally:
         with engine.connect() as connection:
             connection.exec_driver_sql(f"DROP DATABASE {name}" + (" WITH (FORCE)" if kind == "postgresql" else ""))
+
+
+def without_driver(url: str) -> str:
+    """A server's URL as its own libraries take it."""
+    address = make_url(url)
+    return address.set(drivername=address.get_backend_name()).render_as_string(hide_password=False)
 
 
 def settle(backend: sitq.SQLAlchemyBackend, kind: str) -> None:

@@ -27,11 +27,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import make_url
-
 import sitq
 
-from .databases import empty_database
+from .databases import empty_database, without_driver
 
 TASKS = 300
 KINDS = ("sqlite", "postgresql")
@@ -187,17 +185,12 @@ def of_psycopg(folder: str, tasks: int) -> Row:
     psycopg, told = importlib.import_module("psycopg"), Path(folder, "ran")
     told.touch()
     with empty_database("postgresql") as url:
-        address = libpq_address(url)
+        address = without_driver(url)
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(BY_HAND_TABLE)
             with running("-c", BY_HAND_WORKER, address, str(told)) as worker:
                 way = Queue(lambda: connection.execute(BY_HAND_SEND).fetchone()[0], partial(time_told, told), False)
                 return measure("psycopg by hand", way, worker, tasks)
-
-
-def libpq_address(url: str) -> str:
-    """A URL without the name of a driver."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def of_pgqueuer(folder: str, tasks: int) -> Row:
@@ -206,7 +199,7 @@ def of_pgqueuer(folder: str, tasks: int) -> Row:
     told = Path(folder, "ran")
     told.touch()
     with asyncio.Runner() as runner, empty_database("postgresql") as url:
-        address = libpq_address(url)
+        address = without_driver(url)
         connection = runner.run(asyncpg.connect(address))
         jobs = queries.Queries.from_asyncpg_connection(connection)
         runner.run(jobs.install())
