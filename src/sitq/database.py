@@ -14,7 +14,6 @@ from datetime import datetime
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnectionInTime
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session
@@ -22,10 +21,11 @@ from sqlalchemy.orm import Session
 from . import forks
 from .clock import Clock
 from .dialect import Dialect
-from .engines import Engines, again_if_lost, require_lost
+from .engines import Engines, again_if_lost
 from .exceptions import BackendError, PoolTimeoutError, ReadOnlyError
 from .holding import require_not_held
 from .models import Models, StoreModels
+from .reader import Reader
 from .readiness import Readiness
 from .translating import Translating
 from .unbroken import unbroken
@@ -68,6 +68,7 @@ class Database:
         self._is_open = False
         self._clock = Clock()
         self._engines = Engines(self.dialect)
+        self._reader = Reader(self.dialect, self._engines)
         access = WriteAccess(self.dialect, self._engines, self._clock, self.translate)
         self._writer = Writer(WriteConnection(access))
         self.wakeups.hears = False
@@ -127,44 +128,20 @@ class Database:
         return self._read(lambda connection: function(connection, self.models, *args, **kwargs), at_once=True)
 
     def _read(self, look: Callable[[Connection], T], *, at_once: bool) -> T:
-        def connect() -> T:
-            with self.dialect.engine_to_read(self._engines.called_engine).connect() as connection:
-                return self._look(connection, look, at_once=at_once)
-
         with self.translated():
             self.open()
-            return self._engines.call(again_if_lost, connect)
-
-    def _look(self, connection: Connection, look: Callable[[Connection], T], *, at_once: bool) -> T:
-        if at_once:
-            self.dialect.read_at_once(connection)
-        try:
-            return look(connection)
-        finally:
-            self.dialect.end_reading(connection)
+            return self._reader.read(look, at_once=at_once)
 
     async def aread(
         self, function: Callable[Concatenate[Session, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a store function that changes nothing without blocking the event loop."""
-        look_at = in_session(function)
-
-        def look(connection: Connection) -> T:
-            return look_at(connection, self.models, *args, **kwargs)
-
-        async def connect() -> T:
-            async with AsyncEngine(self.dialect.engine_to_read(self.async_engine.sync_engine)).connect() as connection:
-                return await connection.run_sync(lambda sync: self._look(sync, look, at_once=True))
-
         if not self.dialect.reads_on_loops:
             return await asyncio.to_thread(lambda: self.read(function, *args, **kwargs))
+        look_at = in_session(function)
         with self.translated():
             await self.aopen()
-            try:
-                return await unbroken(connect())
-            except DBAPIError as error:
-                require_lost(error)
-                return await unbroken(connect())
+            return await self._reader.aread(lambda connection: look_at(connection, self.models, *args, **kwargs))
 
     async def alook(
         self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs
