@@ -226,6 +226,13 @@ def test_a_refused_write_leaves_the_transaction_usable(app: App) -> None:
     refuse_one_and_drain(app)
 
 
+def test_a_copy_takes_what_only_the_test_has_enqueued(app: App) -> None:
+    task_id = app.queue.enqueue(confirm, 1)
+    with SQLiteBackend(":memory:") as target:
+        sitq.copy(app.queue.backend, target)
+        assert target.list_all_tasks()[1:] == [task_id]
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_will_do(kind: str, server_database: Callable[[str], URL]) -> None:
     with app_over(create_engine(emptied(server_database(kind)))) as app:

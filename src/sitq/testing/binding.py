@@ -66,6 +66,8 @@ class BoundDatabase:
         with self._database.translated(), Session(connection, expire_on_commit=False) as session:
             return function(session, self._database.models, *args, **kwargs)
 
+    read_in_transaction = read
+
     def look(self, function: Callable[Concatenate[Any, StoreModels, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """See ``Database``."""
         connection = self.connection()
