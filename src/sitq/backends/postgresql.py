@@ -34,8 +34,11 @@ SCHEMA_LOCK = 0x73697471
 
 OLDEST = (12,)
 
-SWITCHED_HERE = ("psycopg", "psycopg2", "asyncpg")
-"""The drivers that need not tell the server when statements are to commit themselves, and when no more."""
+SWITCHED_HERE = ("psycopg", "asyncpg")
+"""The drivers that need not tell the server when statements are to commit themselves, and when no more.
+
+The others would send it something when the connection goes back to its pool, where SQLAlchemy bears no error.
+"""
 
 
 class PostgreSQLBackend(ServerBackend):
