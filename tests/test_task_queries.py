@@ -173,3 +173,11 @@ def test_a_storage_without_sql_says_so() -> None:
     for verb in (SyncTaskQueue(DictBackend({})).cancel, SyncTaskQueue(DictBackend({})).retry):
         with pytest.raises(NotAvailableError, match="DictBackend cannot be asked in SQL"):
             verb(select(Task))
+
+
+def test_a_statement_that_would_fetch_little_by_little_will_do(backend: SQLAlchemyBackend) -> None:
+    ids = backend.enqueue([new_row() for _ in range(4)])
+    wanted = select(Task).where(Task.id.in_(ids[:2])).execution_options(yield_per=1)
+    assert set(backend.cancel_selected(wanted)) == set(ids[:2])
+    wanted = select(Task).where(Task.id.in_(ids[2:])).execution_options(stream_results=True)
+    assert set(asyncio.run(backend.acancel_selected(wanted))) == set(ids[2:])

@@ -81,5 +81,6 @@ def lock_selected(session: Door, models: Models, statement: TaskSelect, task_ids
 
 
 def ids_of(models: Models, statement: TaskSelect) -> Select[Any]:
-    """The same tasks, but only their ids."""
-    return statement.with_only_columns(models.task.id, maintain_column_froms=True)
+    """The same tasks, but only their ids, which are few bytes: they come at once, whatever the statement says."""
+    ids = statement.with_only_columns(models.task.id, maintain_column_froms=True)
+    return ids.execution_options(stream_results=False, yield_per=None)
