@@ -77,6 +77,16 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
+def test_a_look_leaves_the_engine_transactional(url: URL) -> None:
+    with sitq.SQLAlchemyBackend(url, connection_pool_size=1, max_overflow=0) as backend:
+        [task_id] = backend.enqueue([row()])
+        assert backend.get_task(task_id).id == task_id
+        with backend.engine.connect() as connection:
+            connection.exec_driver_sql("DELETE FROM tasks")
+            connection.rollback()
+        assert backend.get_statuses([task_id]) == {task_id: sitq.TaskStatus.QUEUED}
+
+
 # Lost connections.
 
 
@@ -317,6 +327,10 @@ def test_other_processes_hear_of_due_tasks_and_of_results(heard: tuple[sitq.Post
         speaker.finish([outcome(claim) for claim in claims[:1]])
         assert ends.wait(IN_TIME)
         speaker.finish([outcome(claim) for claim in claims[1:]])
+        assert ends.wait(IN_TIME)
+        assert not tasks.wait(0)
+        [claim] = speaker.claim(ClaimRequest("w", ["other"], 3, 60.0))
+        asyncio.run(speaker.afinish_and_claim([outcome(claim)], ClaimRequest("w", ["default"], 3, 60.0)))
         assert ends.wait(IN_TIME)
         assert not tasks.wait(0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ from databases import empty_database
 from listeners import listening
 from sitq.claims import Claim, ClaimRequest, IsolatedTasks, Outcome
 from sitq.testing import MovableClock
+from sitq.wakeups import RESULTS
 
 KINDS = ("sqlite", "postgresql", "mariadb")
 REQUEST = ClaimRequest("worker", ["default"], 100, 30.0)
@@ -194,6 +196,27 @@ def test_a_round_alone_says_which_claims_were_lost(backend: sitq.SQLAlchemyBacke
         assert round_of(runner, backend, [completed(other)])[0] == [True]
     assert backend.has_result(ids[2])
     assert not backend.has_result(ids[0])
+
+
+def test_who_waits_for_a_task_that_expired_is_woken_when_a_round_has_ended_it(backend: sitq.SQLAlchemyBackend) -> None:
+    clock = MovableClock()
+    backend.use_clock(clock)
+    queue = sitq.SyncTaskQueue(backend)
+    queue.enqueue(len, ())
+    [claim] = backend.claim(REQUEST)
+    expiring = queue.options(expires_in=1).enqueue(len, ())
+    clock.move(1)
+    with backend.wakeups.subscribe([RESULTS]) as news, ThreadPoolExecutor(1) as threads, asyncio.Runner() as runner:
+
+        def wait_for_the_end() -> bool:
+            while backend.get_statuses([expiring])[expiring] is not sitq.TaskStatus.CANCELLED:
+                if not news.wait(20.0):
+                    return False
+            return True
+
+        in_time = threads.submit(wait_for_the_end)
+        assert round_of(runner, backend, [completed(claim)]) == ([True], [])
+        assert in_time.result()
 
 
 def round_of(

@@ -174,7 +174,7 @@ class Database:
     ) -> list[T]:
         """``write`` for a function that gives one answer a row; rows of several callers go in one call.
 
-        ``alone`` says that the function executes at most one statement for these rows that writes, by ``execute_rows``.
+        ``alone`` says that the function executes at most one statement for these rows that writes; see ``Write``.
         """
         return self._commit(Write(function, (self.models,), rows, alone=alone))
 

@@ -32,7 +32,7 @@ class Write(Generic[T]):
 
     If ``rows`` is given, the function takes rows last and returns one answer for each, so that the rows
     of several callers can be written by one call. A write that is ``alone`` executes at most one statement that writes,
-    and this by ``execute_rows``.
+    and this by ``execute_rows`` where the database has a shortcut.
     """
 
     __slots__ = ("alone", "args", "done", "error", "function", "future", "outcome", "rows")

@@ -265,11 +265,14 @@ class SQLAlchemyBackend(TransactionalBackend):
     async def _around_alone(self, outcomes: Sequence[Outcome], request: ClaimRequest) -> tuple[list[bool], list[Claim]]:
         now = self.now()
         [did] = await self._database.awrite_rows(store.rounds_alone, [(outcomes, request, now)], alone=True)
-        if outcomes:
-            self.wakeups.notify([RESULTS])
         if did.unwanted:
             await self._database.awrite(store.only_wanted, did.unwanted, now)
-        return did.held, await self._database.awrite(store.claim, request, now) if did.look_closer else did.claims
+        if outcomes or did.unwanted:
+            self.wakeups.notify([RESULTS])
+        held = [True] * did.changed
+        if did.changed != len(outcomes):
+            held = await self._database.alook(store.were_ours, outcomes)
+        return held, await self._database.awrite(store.claim, request, now) if did.look_closer else did.claims
 
     def extend(self, tokens: Sequence[Token], lease: float) -> list[bool]:
         return self._database.write(store.extend, tokens, self.now() + timedelta(seconds=lease))

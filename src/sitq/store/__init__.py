@@ -21,7 +21,7 @@ from .copying import (
 )
 from .counting import count_tasks, oldest_due_at
 from .enqueueing import enqueue, is_one_statement, with_scheduled
-from .finishing import complete, finish, finish_and_claim
+from .finishing import complete, finish, finish_and_claim, were_ours
 from .leasing import extend
 from .lone_rounds import is_round_alone, rounds_alone
 from .pausing import pause_queue, paused_queues, resume_queue
@@ -86,6 +86,7 @@ __all__ = [
     "store_task",
     "table_names",
     "update_task_status",
+    "were_ours",
     "with_scheduled",
     "write_progress",
     "write_records",

@@ -33,7 +33,7 @@ def finish(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) -> l
     """Write how claims ended; say of each whether the claim held. The same outcome twice is the same as once."""
     together, apart = parted(models, outcomes)
     changed = complete_together(session, models, together) + end_claims(session, models, apart)
-    held = which_held(session, models, outcomes, changed)
+    held = [True] * len(outcomes) if changed == len(outcomes) else were_ours(session, models, outcomes)
     if apart:
         stored = {outcome.token for outcome in together}
         ours = compress(outcomes, held)
@@ -62,13 +62,8 @@ def end_claims(session: Door, models: StoreModels, outcomes: Sequence[Outcome]) 
     return changed + count_changed(session, end_statement(models), others)
 
 
-def which_held(session: Door, models: Models, outcomes: Sequence[Outcome], changed: int) -> list[bool]:
-    """Whether each outcome is what its task now bears: written just now, or by an earlier try of the same claim.
-
-    There is nothing to look at if as many tasks were ``changed``.
-    """
-    if changed == len(outcomes):
-        return [True] * changed
+def were_ours(session: Door, models: Models, outcomes: Sequence[Outcome]) -> list[bool]:
+    """Whether each outcome is what its task now bears: written just now, or by an earlier try of the same claim."""
     statuses = statuses_under(session, models, [outcome.token for outcome in outcomes])
     return [statuses.get(outcome.token) is outcome.status for outcome in outcomes]
 

@@ -14,15 +14,14 @@ from ..models import Models, StoreModels
 from .claiming import claim_statement, lease_values, order_of_claims, to_claim
 from .completing import complete_together_statement, parted, together_values
 from .door import Door
-from .finishing import which_held
 from .tables import is_scheduled
 
 
 class LoneRound(NamedTuple):
     """What one statement has written and leased, and what is left to be done in a transaction."""
 
-    held: list[bool]
-    """Of each outcome, whether the claim held."""
+    changed: int
+    """How many outcomes were written."""
 
     claims: list[Claim]
     unwanted: list[Sequence[Any]]
@@ -51,16 +50,18 @@ def rounds_alone(
 def round_alone(
     session: Door, models: StoreModels, outcomes: Sequence[Outcome], request: ClaimRequest, now: datetime
 ) -> LoneRound:
-    """One of them; where no task is due, look whether there may be others."""
+    """One of them; where no task is due, look whether there may be others.
+
+    With claims in hand nothing more is asked, which might fail: they are leased by now.
+    """
     changed, rows = change(session, models, outcomes, request, now)
-    held = which_held(session, models, outcomes, changed)
     if not rows:
         earliest: datetime | None = session.execute(earliest_time(models)).scalar()
-        return LoneRound(held, [], [], earliest is not None and earliest <= now)
+        return LoneRound(changed, [], [], earliest is not None and earliest <= now)
     unwanted = [row for row in rows if why_unwanted(row[-1], row[-2], now) is not None]
     wanted = [row for row in rows if row not in unwanted] if unwanted else rows
     claims = [to_claim(row, request.worker_id, row[1]) for row in wanted]
-    return LoneRound(held, sorted(claims, key=order_of_claims), unwanted, not claims)
+    return LoneRound(changed, sorted(claims, key=order_of_claims), unwanted, not claims)
 
 
 def change(

@@ -201,11 +201,13 @@ class FinishingContract(ContractCase):
         }
 
     def test_endings_wake_who_waits_for_results(self, door: Door) -> None:
-        first, second = claimed(door), claimed(door)
+        first, second, third = claimed(door), claimed(door), claimed(door)
         with door.backend.wakeups.subscribe([RESULTS]) as subscription:
             door.finish([completed(first)])
             assert subscription.wait(5.0)
             door.finish_and_claim([completed(second)], None)
+            assert subscription.wait(5.0)
+            door.finish_and_claim([completed(third)], request())
             assert subscription.wait(5.0)
 
 
