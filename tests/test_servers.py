@@ -17,6 +17,7 @@ from sqlalchemy import URL, NullPool, create_engine, text
 
 import sitq
 from databases import empty_database
+from listeners import listening
 from sitq.claims import Claim, ClaimRequest, Outcome
 from sitq.ids import new_id
 from sitq.wakeups import RESULTS, queue_topic
@@ -114,6 +115,26 @@ def test_async_verbs_go_on_when_every_connection_was_killed(url: URL) -> None:
             assert len(await backend.aenqueue([row()])) == 1
 
     asyncio.run(use())
+
+
+def test_a_round_keeps_its_claims_when_the_look_at_its_endings_finds_the_connection_killed(postgresql: URL) -> None:
+    looks: list[str] = []
+
+    def kill(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith("SELECT") and not looks:
+            looks.append(statement)
+            kill_connections(postgresql)
+
+    with sitq.SQLAlchemyBackend(postgresql) as backend:
+        ids = backend.enqueue([row() for _ in range(4)])
+        request = ClaimRequest("w", ["default"], 2, 60.0)
+        outcomes = [outcome(claim) for claim in backend.claim(request)]
+        assert backend.finish([outcomes[0]._replace(status=sitq.TaskStatus.CANCELLED)]) == [True]
+        with listening(backend.engine, "before_cursor_execute", kill):
+            held, claims = asyncio.run(backend.afinish_and_claim(outcomes, request))
+        assert len(looks) == 1
+        assert held == [False, True]
+        assert [claim.id for claim in claims] == ids[2:]
 
 
 def test_asyncpg_goes_on_when_every_connection_was_killed(postgresql: URL) -> None:
