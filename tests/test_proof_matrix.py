@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills, stops an
     [
         (f"SIGKILL {witness.AFTER_EFFECT}", "sqlite"),
         (f"SIGKILL {witness.IN_COMPLETION}", "postgresql"),
+        (f"SIGKILL {witness.IN_STATEMENT}", "postgresql"),
         ("SIGSTOP before completion", "sqlite"),
         ("disk full", "sqlite"),
         ("connections killed", "postgresql"),

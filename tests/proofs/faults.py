@@ -260,6 +260,7 @@ def restart_the_database(bench: Bench) -> None:
 
 FAULTS: dict[str, tuple[Fault, tuple[str, ...]]] = {
     **{f"SIGKILL {point}": (partial(kill_at, point), ANY) for point in witness.POINTS},
+    f"SIGKILL {witness.IN_STATEMENT}": (partial(kill_at, witness.IN_STATEMENT), ("postgresql",)),
     "SIGKILL amid 200 tasks of 50 ms": (kill_amid_many, ANY),
     "SIGKILL on another machine": (kill_elsewhere, ANY),
     "SIGKILL of an enqueuer": (kill_an_enqueuer, ANY),

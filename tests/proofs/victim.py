@@ -17,6 +17,10 @@ from . import witness
 from .clocks import follow_offset
 from .evidence import Log
 
+QUEUES = ["default"]
+QUEUES_IN_TRANSACTIONS = ["default", "none"]
+"""With two queues the rounds of a worker are transactions on PostgreSQL too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -59,13 +63,21 @@ def main() -> None:
     freeze_on_signal(backend)
     if settings.point == witness.IN_COMPLETION:
         event.listen(Engine, "commit", watching.before_commit)
+    if settings.point == witness.IN_STATEMENT:
+        event.listen(Engine, "before_cursor_execute", watching.before_statement, retval=True)
     if settings.elsewhere:
         backend.presence = Presence  # type: ignore[method-assign]
     if settings.clock is not None:
         follow_offset(backend, settings.clock)
     with backend:
         print("ready", flush=True)
-        sitq.Worker(backend, lease=settings.lease, concurrency=settings.concurrency, shutdown_timeout=60).run()
+        sitq.Worker(
+            backend,
+            queues=QUEUES_IN_TRANSACTIONS if settings.point == witness.IN_COMPLETION else QUEUES,
+            lease=settings.lease,
+            concurrency=settings.concurrency,
+            shutdown_timeout=60,
+        ).run()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,10 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from threading import Lock, Timer
 from typing import Any
+
+from sqlalchemy import Connection
 
 import sitq
 from freezing import freeze_here
@@ -24,6 +26,12 @@ IN_COMPLETION = "before the completion's commit"
 AFTER_COMPLETION = "after completion"
 
 POINTS = (AFTER_CLAIM, BEFORE_EFFECT, AFTER_EFFECT, BEFORE_COMPLETION, IN_COMPLETION, AFTER_COMPLETION)
+
+IN_STATEMENT = "while the completion's statement runs"
+"""A point of PostgreSQL alone, whose statement commits itself."""
+
+IN_MIDST = 0.1
+"""Seconds after which a statement that was sent is being executed."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,15 @@ class Witness:
         """The database is about to be told to commit."""
         if self._completing:
             self.at(IN_COMPLETION)
+
+    def before_statement(
+        self, _: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> tuple[str, Any]:
+        """Let a completion that commits itself take a while on the server, and come to the point meanwhile."""
+        if self._completing and cursor.connection.autocommit and statement.startswith("WITH"):
+            statement += f" WHERE (SELECT pg_sleep({2 * IN_MIDST})) IS NOT NULL"
+            Timer(IN_MIDST, self.at, [IN_STATEMENT]).start()
+        return statement, parameters
 
 
 def told(outcome: Outcome) -> dict[str, Any]:
