@@ -27,7 +27,7 @@ AFTER_COMPLETION = "after completion"
 
 POINTS = (AFTER_CLAIM, BEFORE_EFFECT, AFTER_EFFECT, BEFORE_COMPLETION, IN_COMPLETION, AFTER_COMPLETION)
 
-IN_STATEMENT = "while the completion's statement runs"
+IN_STATEMENT = "amid the completion's statement"
 """A point of PostgreSQL alone, whose statement commits itself."""
 
 IN_MIDST = 0.1
