@@ -143,39 +143,41 @@ def test_a_hundred_coroutines_share_a_commit(tmp_path: Path) -> None:
 
 
 def test_an_enqueue_is_one_way_to_the_server(tmp_path: Path) -> None:
-    with ways_on_postgresql(tmp_path) as (backend, ways):
+    with traffic_on_postgresql(tmp_path) as (backend, traffic):
         queue = sitq.SyncTaskQueue(backend)
-        assert ways(lambda: queue.enqueue(len, ())) == 1
+        messages = traffic(lambda: queue.enqueue(len, ()))
+        assert ways(messages) == 1
+        assert any("CommandComplete" in message and "INSERT 0 1" in message for message in messages)
         assert backend.get_stats().total_tasks == 1
 
 
 @pytest.mark.parametrize("verb", ["get_task", "get_result", "has_result"])
 def test_a_look_is_one_way_to_the_server(tmp_path: Path, verb: str) -> None:
-    with ways_on_postgresql(tmp_path) as (backend, ways):
+    with traffic_on_postgresql(tmp_path) as (backend, traffic):
         task_id = sitq.SyncTaskQueue(backend).enqueue(len, ())
         backend.store_result(task_id, sitq.Result(task_id=task_id))
-        assert ways(lambda: getattr(backend, verb)(task_id)) == 1
-        assert ways(lambda: backend.get_statuses([task_id])) == 1
+        assert ways(traffic(lambda: getattr(backend, verb)(task_id))) == 1
+        assert ways(traffic(lambda: backend.get_statuses([task_id]))) == 1
 
 
 def test_an_idle_worker_claims_in_one_way_to_the_server_and_looks_in_two(tmp_path: Path) -> None:
-    with ways_on_postgresql(tmp_path) as (backend, ways), asyncio.Runner() as runner:
+    with traffic_on_postgresql(tmp_path) as (backend, traffic), asyncio.Runner() as runner:
         queue = sitq.SyncTaskQueue(backend)
         claimed: list[Claim] = []
         for _ in range(2):
             queue.enqueue(len, ())
-            assert ways(lambda: claimed.extend(round_of(runner, backend, [])[1])) == 1
-            assert ways(lambda: round_of(runner, backend, [])) == 2
+            assert ways(traffic(lambda: claimed.extend(round_of(runner, backend, [])[1]))) == 1
+            assert ways(traffic(lambda: round_of(runner, backend, []))) == 2
         assert len(claimed) == 2
 
 
 def test_a_worker_writes_what_has_ended_and_claims_the_next_in_one_way_to_the_server(tmp_path: Path) -> None:
-    with ways_on_postgresql(tmp_path) as (backend, ways), asyncio.Runner() as runner:
+    with traffic_on_postgresql(tmp_path) as (backend, traffic), asyncio.Runner() as runner:
         ids = sitq.SyncTaskQueue(backend).enqueue_many(len, [((),)] * 250)
         seen: list[tuple[list[bool], list[Claim]]] = [([], [])]
         for expected in (1, 1, 1, 2):  # where it finds nothing, it looks for future tasks
             outcomes = [completed(claim) for claim in seen[-1][1]]
-            assert ways(lambda given=outcomes: seen.append(round_of(runner, backend, given))) == expected
+            assert ways(traffic(lambda given=outcomes: seen.append(round_of(runner, backend, given)))) == expected
         assert [(len(held), len(claims)) for held, claims in seen[1:]] == [(0, 100), (100, 100), (100, 50), (50, 0)]
         assert all(holds for held, _ in seen for holds in held)
         assert set(backend.get_statuses(ids).values()) == {sitq.TaskStatus.COMPLETED}
@@ -246,27 +248,34 @@ def test_an_idle_worker_is_given_what_has_become_due_and_nothing_that_has_expire
     assert asyncio.run(claim()) == []
 
 
+def ways(messages: list[str]) -> int:
+    """How many ways to the server and back these messages are."""
+    return sum("ReadyForQuery" in message for message in messages)
+
+
 @contextmanager
-def ways_on_postgresql(folder: Path) -> Iterator[tuple[sitq.SQLAlchemyBackend, Callable[[Callable[[], object]], int]]]:
-    """A backend there, and what counts the ways to the server that a call takes, whichever connections it uses."""
+def traffic_on_postgresql(
+    folder: Path,
+) -> Iterator[tuple[sitq.SQLAlchemyBackend, Callable[[Callable[[], object]], list[str]]]]:
+    """A backend there, and what gives the messages of a call to the server and back, whichever connections it uses."""
     connections: list[Any] = []
 
     def note(connection: Any, record: Any) -> None:
         connections.append(connection)
 
-    def ways(call: Callable[[], object]) -> int:
+    def traffic(call: Callable[[], object]) -> list[str]:
         with ExitStack() as traces:
             open_ones = [connection for connection in connections if not connection.closed]
             each = [traces.enter_context(traced(driver, folder / str(at))) for at, driver in enumerate(open_ones)]
             call()
-        return sum("ReadyForQuery" in message for messages in each for message in messages)
+        return [message for messages in each for message in messages]
 
     with empty_database("postgresql", folder) as url:
         backend = sitq.open_backend(url)
         with listening(backend.engine, "connect", note), backend:
             backend.finish_and_claim([], REQUEST)  # the writer takes what is in the pool
             backend.get_stats()
-            yield backend, ways
+            yield backend, traffic
 
 
 @contextmanager
