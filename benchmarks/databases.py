@@ -24,11 +24,9 @@ SETTLING = {"postgresql": "VACUUM ANALYZE", "mariadb": "ANALYZE TABLE tasks"}
 KINDS = ("sqlite", *SERVERS)
 
 
-@contextmanager
-def empty_folder() -> Iterator[str]:
-    """Make a folder for a file, and remove it in the end."""
-    with tempfile.TemporaryDirectory(prefix="sitq-benchmark-") as folder:
-        yield folder
+def empty_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for a file; leaving its block removes it."""
+    return tempfile.TemporaryDirectory(prefix="sitq-benchmark-")
 
 
 @contextmanager
