@@ -11,7 +11,7 @@ import uuid
 import pytest
 
 from sitq import ids
-from sitq.ids import new_id
+from sitq.ids import new_id, new_ids
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:
@@ -46,6 +46,12 @@ def test_more_ids_than_ticks_in_a_millisecond_carry_into_the_next(monkeypatch: p
     monkeypatch.setattr(ids, "_source", ids._IdSource())
     monkeypatch.setattr(ids.time, "time_ns", lambda: 1_700_000_000_000_000_000)
     made = [new_id() for _ in range(5_000)]
+    assert made == sorted(set(made))
+    assert {uuid.UUID(text).version for text in made} == {7}
+
+
+def test_many_ids_sort_between_those_made_before_and_after() -> None:
+    made = [new_id(), *new_ids(5_000), new_id(), *new_ids(3), new_id()]
     assert made == sorted(set(made))
     assert {uuid.UUID(text).version for text in made} == {7}
 

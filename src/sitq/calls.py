@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from .claims import TaskRow
 from .exceptions import ConfigurationError, InvalidArgumentError, SitqError
-from .ids import new_id
+from .ids import new_id, new_ids
 from .injection import SESSION, is_async, signature_for_callers, signature_of
 from .serialization import Serializer
 from .task_options import NO_OPTIONS, TaskOptions, is_task_option, parse_options
@@ -23,10 +24,20 @@ from .tasks import options_of
 CHUNK = 10_000
 """``enqueue_many`` commits this many rows at once, all or none of them."""
 
+STAMPS_TOGETHER, TOGETHER = 100, 0.001
+"""So many rows of ``enqueue_many`` at most, and no longer than so many seconds, share the reading of a clock."""
+
 REMEMBERED_SHAPES = 100  # of one function; more than that are made up as they come
 
 CallRow: TypeAlias = tuple[Any, ...] | Mapping[str, Any]
 """The arguments of one call in ``enqueue_many``: positional ones, or keywords."""
+
+
+class Stamp(NamedTuple):
+    """What makes a new task differ from every other: when it was enqueued, and its id."""
+
+    now: datetime
+    task_id: str
 
 
 class Callee(NamedTuple):
@@ -76,7 +87,8 @@ class CallPreparer:
             InvalidArgumentError: it cannot be called, or not with these arguments.
             SerializationError: the function or an argument has no bytes form.
         """
-        return self._row(read_callee(function), self._options_of(function), function, args, kwargs)
+        stamp = Stamp(self.now(), new_id())
+        return self._row(read_callee(function), self._options_of(function), stamp, function, args, kwargs)
 
     def _options_of(self, function: Callable[..., Any]) -> TaskOptions:
         return options_of(function).overridden_by(self.options)
@@ -85,6 +97,7 @@ class CallPreparer:
         self,
         callee: Callee,
         options: TaskOptions,
+        stamp: Stamp,
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -92,7 +105,7 @@ class CallPreparer:
         if callee.transactional:
             self._check_transactional(callee, function, kwargs)
         check_arguments(callee, args, kwargs)
-        now, task_id = self.now(), new_id()
+        now, task_id = stamp
         payload = self.serializer.dump_call(function, args, kwargs, task_id=task_id)
         row = options.columns(now)
         if options.unique_key is not None:
@@ -115,13 +128,22 @@ class CallPreparer:
         return self._each(read_callee(function), function, iter(check_calls(calls)))
 
     def _each(self, callee: Callee, function: Callable[..., Any], calls: Iterator[object]) -> Iterator[TaskRow]:
-        options = self._options_of(function)
+        options, stamps = self._options_of(function), self._stamps()
         for number, call in enumerate(calls):
             try:
-                yield self._row(callee, options, function, *split_call(call))
+                yield self._row(callee, options, next(stamps), function, *split_call(call))
             except SitqError as exc:
                 exc.add_note(f"It was row {number} of enqueue_many, counting from 0.")
                 raise
+
+    def _stamps(self) -> Iterator[Stamp]:
+        """Stamps for rows that are made one after another; where time passes in between, it shows."""
+        while True:
+            now, until = self.now(), time.monotonic() + TOGETHER
+            for task_id in new_ids(STAMPS_TOGETHER):
+                if time.monotonic() > until:  # those that are left would sort before what others have made meanwhile
+                    break
+                yield Stamp(now, task_id)
 
 
 def check_calls(calls: object) -> Iterable[object]:

@@ -20,18 +20,18 @@ class _IdSource:
         self._last = 0
         self._random_bits = random.Random().getrandbits  # its own: an app may seed the shared one
 
-    def next_ticks(self) -> int:
-        """The time in units of 1/4096 ms; later than what any earlier call gave."""
+    def next_ticks(self, count: int) -> int:
+        """The time in units of 1/4096 ms, the first of so many; later than what any earlier call gave."""
         ticks = (time.time_ns() << 12) // _NANOSECONDS_PER_MS
         with self._lock:
             if ticks <= self._last:
                 ticks = self._last + 1
-            self._last = ticks
+            self._last = ticks + count - 1
         return ticks
 
-    def make(self) -> str:
+    def make(self, ticks: int) -> str:
         """48 bits of milliseconds, the version, 12 bits below the millisecond, the variant, 62 random bits."""
-        ticks, low = self.next_ticks(), _VARIANT | self._random_bits(62)
+        low = _VARIANT | self._random_bits(62)
         return _TEXT % (ticks >> 28, ticks >> 12 & 0xFFFF, ticks & 0xFFF, low >> 48, low & 0xFFFF_FFFF_FFFF)
 
 
@@ -43,7 +43,15 @@ def new_id() -> str:
 
     Callable from any thread, and after a fork. Ids of several processes sort by their clocks.
     """
-    return _source.make()
+    source = _source
+    return source.make(source.next_ticks(1))
+
+
+def new_ids(count: int) -> list[str]:
+    """Return so many new ids, in their order; each is as ``new_id`` makes it, at less than half the cost."""
+    source = _source
+    first = source.next_ticks(count)
+    return [source.make(ticks) for ticks in range(first, first + count)]
 
 
 def _start_anew() -> None:

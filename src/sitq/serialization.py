@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from . import pickling
 from .exceptions import DeserializationError, SerializationError, SignatureError
@@ -149,11 +149,12 @@ class CloudpickleSerializer(ValueSerializer):
 
     def __init__(self, *, signing_keys: Mapping[str, str | bytes] | None = None) -> None:
         self._references: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
+        self._latest: tuple[Callable[[], object], bytes] = (object, b"")  # of these; what comes in bulk is one function
         self._signer = None if signing_keys is None else Signer(signing_keys)
 
     def __getstate__(self) -> dict[str, Any]:
         """On its way into a worker's child processes: what it remembers of functions stays here."""
-        return {**vars(self), "_references": None}
+        return {**vars(self), "_references": None, "_latest": (object, b"")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _references=WeakKeyDictionary())
@@ -184,15 +185,19 @@ class CloudpickleSerializer(ValueSerializer):
 
     def dump_function(self, function: Callable[..., Any]) -> bytes:
         """Pickle a function; what is a mere reference is made once."""
+        latest, data = self._latest
+        if latest() is function:
+            return data
         if not isinstance(function, FunctionType):
             return pickling.dump(function)
         known = self._references.get(function)
-        if known is not None:
-            return known
-        data = _dump_function(function)
-        if pickling.is_reference(function, data):
-            self._references[function] = data
-        return data
+        if known is None:
+            data = _dump_function(function)
+            if not pickling.is_reference(function, data):
+                return data
+            self._references[function] = known = data
+        self._latest = ref(function), known
+        return known
 
     def load_function(self, data: bytes) -> object:
         """Unpickle a function, importing its module if it was a reference."""

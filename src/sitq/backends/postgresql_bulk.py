@@ -15,9 +15,16 @@ from ..columns import in_utc
 from ..query_log import log_query
 
 
-def copy_in(connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> bool:
-    """Insert rows by COPY, about twice as fast as by INSERT; say ``False`` if the driver is not sync psycopg."""
-    if connection.dialect.driver != "psycopg" or connection.dialect.is_async:
+def copy_in(
+    connection: Connection,
+    table: Table,
+    columns: Sequence[str],
+    rows: Iterable[tuple[Any, ...]],
+    *,
+    replacing: bool = False,
+) -> bool:
+    """See ``BulkInsert``: COPY, which knows no replacing, by sync psycopg; about twice as fast as INSERT."""
+    if replacing or connection.dialect.driver != "psycopg" or connection.dialect.is_async:
         return False
     quoted = connection.dialect.identifier_preparer
     names = ", ".join(quoted.quote(name) for name in columns)

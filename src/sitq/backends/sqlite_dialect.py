@@ -26,6 +26,7 @@ from ..secret import Secret
 from ..shortcut import Shortcut
 from ..wakeups import Wakeups
 from . import sqlite_copies, sqlite_maintenance, sqlite_rekeying, sqlite_restoring
+from .sqlite_bulk import insert_together
 from .sqlite_connections import (
     abegin_immediate,
     aconnect,
@@ -56,6 +57,7 @@ class SQLiteDialect(Dialect):
     """How SQLite is opened, written and closed."""
 
     has_one_writer = True
+    bulk_insert = staticmethod(insert_together)
 
     def __init__(self, options: SQLiteOptions) -> None:
         self.options = options

@@ -33,6 +33,7 @@ from ..sqlite import READS
 from ..wakeups import Wakeups
 from .addresses import leads_to
 from .sources import EngineSource, FromURL
+from .sqlite_bulk import insert_together
 from .sqlite_dialect import SQLiteDialect
 from .sqlite_errors import translate
 from .sqlite_joining import explain_locks, file_of
@@ -51,6 +52,7 @@ class LentSQLiteDialect(Dialect):
     """
 
     borrows_engines = has_one_writer = True
+    bulk_insert = staticmethod(insert_together)
 
     def __init__(self, source: EngineSource) -> None:
         check_shared(source.lent)

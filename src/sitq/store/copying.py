@@ -13,6 +13,7 @@ from sqlalchemy import Row, Select, Table, bindparam, delete, func, insert, sele
 from ..models import Models, StoreModels
 from ..records import RESULT_COLUMNS, TASK_COLUMNS, Plan, Record, plan
 from .door import Door, connection_of
+from .inserting import insert_in_bulk
 from .results import delete_results
 from .tables import is_running, portions, table_of
 from .unique import find_holders
@@ -191,10 +192,9 @@ def insert_rows(
     """Insert rows, the way that is fastest on this database."""
     if not rows:
         return
-    connection, table = connection_of(session), table_of(model)
-    if models.bulk_insert is None or not models.bulk_insert(connection, table, columns, rows):
+    if not insert_in_bulk(session, models, model, columns, rows):
         values: Iterable[dict[str, Any]] = (dict(zip(columns, row, strict=True)) for row in rows)
-        connection.execute(insert(table), list(values))
+        connection_of(session).execute(insert(table_of(model)), list(values))
 
 
 # The statements.

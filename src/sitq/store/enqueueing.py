@@ -14,8 +14,9 @@ from ..models import StoreModels, TaskMixin
 from ..wakeups import queue_topic
 from .announcing import announce
 from .compiled import execute_rows
-from .door import Door, connection_of
-from .tables import bare_table, table_of
+from .door import Door
+from .inserting import insert_in_bulk
+from .tables import bare_table
 from .unique import enqueue_unique
 
 MANY = 20
@@ -65,10 +66,8 @@ def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> N
 
 def insert_alike(session: Door, models: StoreModels, keys: tuple[str, ...], rows: Sequence[TaskRow]) -> None:
     """Insert rows that have the same columns, the way that is fastest on this database."""
-    if models.bulk_insert is not None and len(rows) >= MANY:
-        connection, table = connection_of(session), table_of(models.task)
-        if models.bulk_insert(connection, table, keys, (tuple(row.values()) for row in rows)):
-            return
+    if len(rows) >= MANY and insert_in_bulk(session, models, models.task, keys, (tuple(row.values()) for row in rows)):
+        return
     execute_rows(session, insert_statement(models.task, keys), rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Insert, delete, literal, select
@@ -13,6 +14,7 @@ from ..wakeups import RESULTS
 from .announcing import announce
 from .compiled import execute_rows
 from .door import Door
+from .inserting import insert_in_bulk
 from .tables import bare_table, portions, table_of
 
 RESULT_COLUMNS = ("task_id", "value", "is_error", "error_message", "completed_at", "error_type", "traceback")
@@ -30,7 +32,9 @@ def write_results(session: Door, models: StoreModels, rows: Sequence[Mapping[str
 def write_many(session: Door, models: StoreModels, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of results; of several for a task the last one counts."""
     if models.rows_as_table is None:
-        execute_rows(session, result_statement(models), rows)
+        values = map(itemgetter(*RESULT_COLUMNS), rows)
+        if not insert_in_bulk(session, models, models.result, RESULT_COLUMNS, values, replacing=True):
+            execute_rows(session, result_statement(models), rows)
     else:
         latest = {row["task_id"]: row for row in rows}
         execute_rows(session, results_statement(models), [models.rows_as_table.parameters([*latest.values()])])
