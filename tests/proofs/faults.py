@@ -32,13 +32,16 @@ Fault: TypeAlias = Callable[[Bench], None]
 TASKS = 40
 SHORT = 1.5  # seconds; a lease that a fault outlasts
 LEASE = 3.0  # seconds; a lease that nothing but the clock lets lapse
+NTH = {witness.AFTER_CLAIM: 3, witness.BEFORE_COMPLETION: 3, witness.IN_STATEMENT: 2}
+"""When a point is the one, where it comes but once a round, or so slowly that another worker takes the other tasks."""
+
 ANY = ("sqlite", "postgresql", "mariadb")
 SERVERS = ("postgresql", "mariadb")
 
 
 def kill_at(point: str, bench: Bench) -> None:
     """A worker is killed where it has come to a point for some time."""
-    nth = 3 if point in (witness.AFTER_CLAIM, witness.BEFORE_COMPLETION) else 6
+    nth = NTH.get(point, 6)
     victim = bench.start(point=point, nth=nth)
     bench.enqueuer.enqueue_some(TASKS)
     bench.start()
