@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from .claims import TaskRow
 from .exceptions import ConfigurationError, InvalidArgumentError, SitqError
 from .ids import new_id, new_ids
 from .injection import SESSION, is_async, signature_for_callers, signature_of
+from .pickling import is_lasting
 from .serialization import Serializer
 from .task_options import NO_OPTIONS, TaskOptions, is_task_option, parse_options
 from .tasks import options_of
@@ -54,7 +54,7 @@ class Callee(NamedTuple):
     transactional: bool = False
 
 
-_callees: WeakKeyDictionary[FunctionType, Callee] = WeakKeyDictionary()
+_callees: WeakKeyDictionary[object, Callee] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def check_arguments(callee: Callee, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def read_callee(function: object) -> Callee:
     """Say what is known of a function; raise ``InvalidArgumentError`` for what cannot be called."""
-    if type(function) is not FunctionType:
+    if not is_lasting(function):
         return _read_callee(function)
     callee = _callees.get(function)
     if callee is None:

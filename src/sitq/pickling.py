@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import pickle
-from types import FunctionType
-from typing import NoReturn
+from collections.abc import Callable
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NoReturn
 
 import cloudpickle
 
@@ -26,7 +27,14 @@ def dump_plain(value: object) -> bytes | None:
     return _PlainPickler.dumps(value)
 
 
-def is_reference(function: FunctionType, data: bytes) -> bool:
+def is_lasting(function: object) -> bool:
+    """Whether this is a function itself, Python's or C's: no bound method or other object, with a state of its own."""
+    if type(function) is BuiltinFunctionType:
+        return isinstance(function.__self__, ModuleType)
+    return type(function) is FunctionType
+
+
+def is_reference(function: Callable[..., Any], data: bytes) -> bool:
     """Whether the pickle of a function is merely where to import it from."""
     # The standard pickler knows nothing but references.
     try:

@@ -13,7 +13,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, ref
 
@@ -148,7 +148,7 @@ class CloudpickleSerializer(ValueSerializer):
     """
 
     def __init__(self, *, signing_keys: Mapping[str, str | bytes] | None = None) -> None:
-        self._references: WeakKeyDictionary[FunctionType, bytes] = WeakKeyDictionary()
+        self._references: WeakKeyDictionary[Callable[..., Any], bytes] = WeakKeyDictionary()
         self._latest: tuple[Callable[[], object], bytes] = (object, b"")  # of these; what comes in bulk is one function
         self._signer = None if signing_keys is None else Signer(signing_keys)
 
@@ -188,7 +188,7 @@ class CloudpickleSerializer(ValueSerializer):
         latest, data = self._latest
         if latest() is function:
             return data
-        if not isinstance(function, FunctionType):
+        if not pickling.is_lasting(function):
             return pickling.dump(function)
         known = self._references.get(function)
         if known is None:
@@ -294,7 +294,7 @@ def _write(part: str, write: Callable[[Any], bytes], value: object, of: object =
     raise SerializationError(f"{part}{'' if of is None else _name(of)} cannot be written: {reason}")
 
 
-def _dump_function(function: FunctionType) -> bytes:
+def _dump_function(function: Callable[..., Any]) -> bytes:
     try:
         return pickling.dump(function)
     except Exception as exc:

@@ -14,7 +14,11 @@ class Transacting(Protocol):
 
 
 class Shortcut(Transacting, Protocol):
-    """A way past a connection: as much of one as a write uses that executes one statement by ``execute_rows``."""
+    """A way past a connection: as much of one as a write uses that executes one statement by ``store.compiled``."""
+
+    @property
+    def commits_itself(self) -> bool:
+        """Whether the statement does, so that there is no moment after it and before the commit."""
 
     @property
     def is_open(self) -> bool:

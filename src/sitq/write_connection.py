@@ -69,6 +69,7 @@ class WriteConnection:
     def _transact_alone(self, work: Callable[[Connection], T]) -> T:
         connection = self._ready()
         if self._shortcut is not None and self._shortcut.is_open:
+            self._is_committing = self._shortcut.commits_itself
             return self._run(self._shortcut, work)
         with self._access.alone(connection) as self._is_committing:
             return self._run(connection, work)

@@ -18,15 +18,17 @@ from ..exceptions import BackendError, NotAvailableError
 from ..listening import Listener
 from ..models import Models, RowsAsTable
 from ..options import check_bool
+from ..shortcut import Shortcut
 from ..wakeups import Wakeups
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
 from .postgresql_bulk import as_recordset, copy_in, recordset
-from .postgresql_commits import committing_itself
+from .postgresql_commits import PostgreSQLShortcut, can_commit_itself, committing_itself
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
 from .sources import DatabaseAddress, EngineSource
+from .unheard import Unheard
 
 CHANNEL = "sitq"
 SCHEMA_LOCK = 0x73697471
@@ -182,6 +184,11 @@ class PostgreSQLDialect(ServerDialect):
     def alone(self, connection: Connection) -> AbstractContextManager[bool]:
         """One way to the server instead of three: BEGIN, the statement, COMMIT."""
         return committing_itself(connection)
+
+    def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
+        if not can_commit_itself(connection):
+            return None
+        return PostgreSQLShortcut(connection, Unheard(connection), note_time)
 
     def lost_race(self, error: BaseException) -> bool:
         return sqlstate(getattr(error, "orig", None) or error) in LOST_RACES

@@ -1,22 +1,34 @@
-"""A statement that commits itself, over psycopg: its driver begins transactions by a message of their own."""
+"""A statement that commits itself, over psycopg: its driver begins transactions by a message of their own.
+
+While nobody else listens to the engine it goes straight to the driver, since what SQLAlchemy does around it takes
+longest where it matters most: in a process that has been idle until then.
+"""
 
 from __future__ import annotations
 
 import selectors
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from sqlalchemy import Connection
 
-from .postgresql_listening import ARRIVING
+from .postgresql_listening import arriving_at
+from .unheard import Unheard
+
+
+def can_commit_itself(connection: Connection) -> bool:
+    """Whether its driver is one that begins transactions in that way."""
+    return connection.dialect.driver == "psycopg" and not connection.dialect.is_async
 
 
 @contextmanager
 def committing_itself(connection: Connection) -> Iterator[bool]:
     """Let statements commit themselves meanwhile, and say whether they do; no transaction is open before and after."""
     driver: Any = connection.connection.dbapi_connection
-    if connection.dialect.driver != "psycopg" or connection.dialect.is_async or has_news(driver):
+    if not can_commit_itself(connection) or has_news(driver):
         yield False
         return
     driver.autocommit = True
@@ -29,6 +41,70 @@ def committing_itself(connection: Connection) -> Iterator[bool]:
 
 def has_news(driver: Any) -> bool:
     """Whether the server has said something unasked: it may have closed the connection, which BEGIN finds out."""
-    with ARRIVING() as arriving:
-        arriving.register(driver, selectors.EVENT_READ)
+    with arriving_at(driver) as arriving:
         return bool(arriving.select(0))
+
+
+class PostgreSQLShortcut:
+    """As much of a connection as ``store.compiled`` uses, for one statement that commits itself.
+
+    An error has the driver's as its cause, without SQLAlchemy's around it.
+
+    Args:
+        connection: what it goes past; meanwhile no transaction is open on it.
+        unheard: whether nobody would miss that it goes there.
+        note_time: told when a statement began, by ``time.perf_counter``, as soon as it has ended.
+    """
+
+    commits_itself = True
+
+    def __init__(self, connection: Connection, unheard: Unheard, note_time: Callable[[float], None]) -> None:
+        self.dialect = connection.dialect
+        self._options = connection.get_execution_options()
+        self._unheard = unheard
+        self._note_time = note_time
+        driver: Any = connection.connection.dbapi_connection
+        self._driver, self._cursor = driver, driver.cursor()
+        self._arriving: selectors.BaseSelector = arriving_at(driver)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody but sitq listens to the engine just now, and the server has said nothing unasked."""
+        return bool(self._unheard) and not self._arriving.select(0)
+
+    def get_execution_options(self) -> Mapping[str, Any]:
+        """See ``Connection``."""
+        return self._options
+
+    def begin(self) -> Self:
+        """Let statements commit themselves until the context manager ends."""
+        self._driver.autocommit = True
+        return self
+
+    def exec_driver_sql(self, statement: str, parameters: Mapping[str, Any]) -> Self:
+        """Execute the statement."""
+        began = time.perf_counter()
+        self._cursor.execute(statement, parameters)
+        self._note_time(began)
+        return self
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the statement changed or found."""
+        count: int = self._cursor.rowcount
+        return count
+
+    def all(self) -> Sequence[tuple[Any, ...]]:
+        """What the statement found."""
+        rows: Sequence[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
+
+    def commit(self) -> None:
+        """Do nothing: it is committed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if not self._driver.broken:
+            self._driver.autocommit = False

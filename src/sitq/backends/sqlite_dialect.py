@@ -40,10 +40,11 @@ from .sqlite_connections import (
 )
 from .sqlite_errors import driver_errors, translate
 from .sqlite_files import OpenedFile, is_missing, prepare_file
-from .sqlite_joining import explain_locks, file_of, real_path
+from .sqlite_joining import explain_lock, explain_locks, file_of, real_path
 from .sqlite_listening import listener_beside
 from .sqlite_options import SQLiteOptions
-from .sqlite_shortcut import SQLiteShortcut, is_watched
+from .sqlite_shortcut import SQLiteShortcut
+from .unheard import Unheard
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -169,10 +170,9 @@ class SQLiteDialect(Dialect):
         return connection.execution_options(**{WRITES: IMPATIENTLY})
 
     def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
-        if is_watched(connection):
-            return None
         impatiently = connection.get_execution_options().get(WRITES) == IMPATIENTLY
-        return SQLiteShortcut(connection, partial(self._begin_to_write, impatiently=impatiently), note_time)
+        unheard = Unheard(connection, own_begins=1, own_explanations=(explain_lock,))
+        return SQLiteShortcut(connection, unheard, partial(self._begin_to_write, impatiently=impatiently), note_time)
 
     def engine_for_tasks(self, engine: Engine) -> Engine:
         return engine.execution_options(**{WRITES: True})

@@ -11,7 +11,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, TypeAlias
 
-from sqlalchemy import CursorResult, Delete, Dialect, Insert, LargeBinary, Select, Update
+from sqlalchemy import Connection, CursorResult, Delete, Dialect, Float, Insert, LargeBinary, Select, Update
 from sqlalchemy.types import TypeEngine
 
 from ..exceptions import SerializationError
@@ -41,6 +41,8 @@ class Compiled:
         self._processes = {name: process for name, process in processes.items() if process is not None}
         self._order = tuple(compiled.positiontup) if compiled.positiontup is not None else None
         self.values = self._named if self._order is None else self._positional(self._order)
+        reads = [reader_of(column.type, dialect) for column in statement.exported_columns]
+        self._reads = [(place, read) for place, read in enumerate(reads) if read is not None]
 
     def _named(self, row: Row) -> dict[str, Any]:
         values = {**self._constants, **row}
@@ -65,15 +67,32 @@ class Compiled:
 
         return values
 
+    def read(self, row: Sequence[Any]) -> Sequence[Any]:
+        """Make Python's values of what the driver gave."""
+        values = list(row)
+        for place, read in self._reads:
+            values[place] = read(values[place])
+        return values
+
 
 def processor_of(type_: TypeEngine[Any], dialect: Dialect) -> Process | None:
     """What makes the driver's value of one of this type, or ``None`` if the driver takes it as it is.
 
     Where ``Binary`` is a mere view, bytes themselves will do, and spare the garbage collector two objects each.
     """
-    if type(type_) is LargeBinary and getattr(dialect.loaded_dbapi, "Binary", None) is memoryview:
+    process = type_.dialect_impl(dialect).bind_processor(dialect)
+    if type(type_) is not LargeBinary:
+        return process
+    if process is None or getattr(dialect.loaded_dbapi, "Binary", None) is memoryview:
         return require_bytes
-    return type_.dialect_impl(dialect).bind_processor(dialect)
+    return lambda value: process(require_bytes(value))
+
+
+def reader_of(type_: TypeEngine[Any], dialect: Dialect) -> Process | None:
+    """What makes Python's value of the driver's, or ``None`` if that is one, as every driver's floats are."""
+    if isinstance(type_, Float):
+        return None
+    return type_.dialect_impl(dialect).result_processor(dialect, None)
 
 
 def require_bytes(value: object) -> object:
@@ -92,9 +111,22 @@ def compile_once(statement: Change, dialect: Dialect, schemas: tuple[tuple[str |
 def execute_rows(door: Door, statement: Change, rows: Sequence[Row]) -> CursorResult[Any]:
     """Run a kept statement for each row, with a value for each of its parameters."""
     connection = connection_of(door)
-    schemas: Mapping[str | None, str] = connection.get_execution_options().get("schema_translate_map") or {}
-    compiled = compile_once(statement, connection.dialect, tuple(schemas.items()))
+    compiled = compiled_for(connection, statement)
     values = compiled.values
     if len(rows) == 1:
         return connection.exec_driver_sql(compiled.text, values(rows[0]))
     return connection.exec_driver_sql(compiled.text, [values(row) for row in rows])
+
+
+def fetch_rows(door: Door, statement: Change, row: Row) -> list[Sequence[Any]]:
+    """Run a kept statement, with a value for each of its parameters, and return what it gives."""
+    connection = connection_of(door)
+    compiled = compiled_for(connection, statement)
+    found = connection.exec_driver_sql(compiled.text, compiled.values(row)).all()
+    return [compiled.read(each) for each in found]
+
+
+def compiled_for(connection: Connection, statement: Change) -> Compiled:
+    """A kept statement, as this connection needs it."""
+    schemas: Mapping[str | None, str] = connection.get_execution_options().get("schema_translate_map") or {}
+    return compile_once(statement, connection.dialect, tuple(schemas.items()))

@@ -7,11 +7,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from sqlalchemy import Executable, Select, select, true
+from sqlalchemy import Select, select, true
 
 from ..claims import Claim, ClaimRequest, IsolatedTasks, Outcome, why_unwanted
 from ..models import Models, StoreModels
 from .claiming import claim_statement, lease_values, order_of_claims, to_claim
+from .compiled import fetch_rows
 from .completing import complete_together_statement, parted, together_values
 from .door import Door
 from .tables import is_scheduled
@@ -56,8 +57,8 @@ def round_alone(
     """
     changed, rows = change(session, models, outcomes, request, now)
     if not rows:
-        earliest: datetime | None = session.execute(earliest_time(models)).scalar()
-        return LoneRound(changed, [], [], earliest is not None and earliest <= now)
+        earliest: list[Sequence[datetime]] = fetch_rows(session, earliest_time(models), {})
+        return LoneRound(changed, [], [], bool(earliest) and earliest[0][0] <= now)
     unwanted = [row for row in rows if why_unwanted(row[-1], row[-2], now) is not None]
     wanted = [row for row in rows if row not in unwanted] if unwanted else rows
     claims = [to_claim(row, request.worker_id, row[1]) for row in wanted]
@@ -70,8 +71,8 @@ def change(
     """Run the statement that writes; return how many outcomes changed their task, and the ``claimed_columns``."""
     asked = {"in_queue": request.queues[0], "limit": request.limit, **lease_values(request, now)}
     if not outcomes:
-        return 0, session.execute(claim_statement(models, True), asked).all()
-    rows = session.execute(round_statement(models), asked | together_values(models, outcomes)).all()
+        return 0, fetch_rows(session, claim_statement(models, True), asked)
+    rows = fetch_rows(session, round_statement(models), asked | together_values(models, outcomes))
     return rows[0][0], [row[1:] for row in rows if row[1] is not None]
 
 
@@ -84,10 +85,10 @@ def round_statement(models: StoreModels) -> Select[Any]:
 
 
 @lru_cache
-def earliest_time(models: Models) -> Executable:
+def earliest_time(models: Models) -> Select[Any]:
     """The time of the first of the future tasks, and of those that must run alone, which wait among them.
 
     It is compared with the present outside: PostgreSQL would read all of the index to find none below a bound.
     """
     task = models.task
-    return select(task.due_at).where(is_scheduled(task)).order_by(task.due_at).limit(1)
+    return select(task.due_at).where(is_scheduled(task), task.due_at.is_not(None)).order_by(task.due_at).limit(1)
