@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import random
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from listeners import listening
 from sitq.backends.base import BaseBackend
 from sitq.backends.sqlite import SQLiteBackend
 from sitq.ids import new_id
 from sitq.models import Task
 from sitq.stats import Stats, TaskCounts
+from sitq.store.counting import MOST_QUEUES
 from sitq.testing.records import new_row
 
 
@@ -97,3 +103,62 @@ def test_a_status_of_somebody_elses_counts_in_the_total_only(listing: BaseBacken
         connection.exec_driver_sql("UPDATE tasks SET status = 'archived' WHERE id = ?", (task.id,))
     counted = listing.get_stats()
     assert (counted.total_tasks, counted.pending_tasks) == (1, 0)
+
+
+def test_the_oldest_is_found_beside_one_that_was_enqueued_before_it_and_tried_again(listing: BaseBackend) -> None:
+    now = listing.now()
+    hours = [now - timedelta(hours=hours) for hours in (3, 2, 1)]
+    stored(listing, created_at=hours[0], due_at=hours[2], retry_count=1)
+    assert listing.get_stats().oldest_due_at == hours[2]
+    stored(listing, created_at=hours[1])
+    assert listing.get_stats().oldest_due_at == hours[1]
+
+
+def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend) -> None:
+    chance, now = random.Random(7), listing.now()
+    times = [None, now - timedelta(hours=2), now - timedelta(hours=1), now + timedelta(hours=1)]
+    for _ in range(150):
+        stored(
+            listing,
+            queue=chance.choice(["a", "B", "c d"]),
+            status=chance.choice(["queued", "queued", "queued", "running", "completed", "failed", "cancelled", None]),
+            due_at=chance.choice(times),
+            retry_count=chance.choice([0, 0, 1, 5]),
+            priority=chance.choice([-1, 0, 3]),
+        )
+    assert listing.get_stats() == BaseBackend.get_stats(listing)
+
+
+def test_more_queues_than_are_sought_one_by_one(backend: BaseBackend) -> None:
+    backend.enqueue([new_row(queue=f"queue {number}") for number in range(MOST_QUEUES + 1)])
+    stats = backend.get_stats()
+    assert len(stats.queues) == stats.pending_tasks == MOST_QUEUES + 1
+
+
+@pytest.mark.parametrize("others", ["waiting", "future", "retried"])
+def test_no_row_is_looked_at_to_count_those_that_wait(tmp_path: Path, others: str) -> None:
+    """In SQLite's plan, each search of the table is in an index that covers what it asks for."""
+    columns = {"waiting": {}, "future": {"due_at": datetime(2199, 1, 1, tzinfo=UTC)}, "retried": {"retry_count": 2}}
+    with SQLiteBackend(tmp_path / "tasks.db") as backend:
+        backend.enqueue([new_row(**columns[others]) for _ in range(50)])
+        backend.optimize()
+        statements: list[tuple[str, Any]] = []
+
+        def note(connection: Any, cursor: Any, statement: str, parameters: Any, *rest: Any) -> None:
+            statements.append((statement, parameters))
+
+        with listening(backend.engine, "before_cursor_execute", note):
+            assert backend.get_stats().pending_tasks == 50
+        selects = [each for each in statements if "SELECT" in each[0]]
+        with sqlite3.connect(tmp_path / "tasks.db") as connection:
+            plans = [
+                step[3]
+                for statement, parameters in selects
+                for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            ]
+        connection.close()
+    ways = [plan for plan in plans if plan.startswith(("SCAN tasks", "SEARCH tasks"))]
+    rows_are_read = [plan for plan in ways if "COVERING INDEX" not in plan]
+    # Of what workers hold, of the first one for its time, and where statistics say that there are next to none.
+    few = ["ix_tasks_lease", "sqlite_autoindex_tasks_1 (id=?)", *(["ix_tasks_claim"] if others == "future" else [])]
+    assert all(any(index in plan for index in few) for plan in rows_are_read), ways

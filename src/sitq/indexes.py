@@ -32,12 +32,19 @@ class PartialIndex(Index):
 
 
 def task_indexes(table_name: str) -> tuple[Index, ...]:
-    """The indexes of a task table: due tasks in the order of the claim, future ones, leases, ended ones, held keys."""
+    """The indexes of a task table.
+
+    Due tasks in the order of the claim, future ones, leases, ended ones, waiting ones that have a time or were tried
+    before, and held keys.
+    """
     due = (column("status") == text("'queued'")) & (column("scheduled") == text("FALSE"))
     future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))
     running = column("status") == text("'running'")
     held = column("unique_key").is_not(None)
     ended = column("completed_at").is_not(None)
+    timed = (column("status") == text("'queued'")) & (
+        column("due_at").is_not(None) | (column("retry_count") > text("0"))
+    )
     return (
         PartialIndex(
             f"ix_{table_name}_claim", "status", "scheduled", "queue", column("priority").desc(), "id", where=due
@@ -45,5 +52,6 @@ def task_indexes(table_name: str) -> tuple[Index, ...]:
         PartialIndex(f"ix_{table_name}_due", "status", "scheduled", "due_at", where=future),
         PartialIndex(f"ix_{table_name}_lease", "status", "lease_until", where=running),
         PartialIndex(f"ix_{table_name}_ended", "queue", "status", "completed_at", where=ended),
+        PartialIndex(f"ix_{table_name}_timed", "status", "queue", "scheduled", "due_at", "retry_count", where=timed),
         PartialIndex(f"uq_{table_name}_unique_key", "unique_key", unique=True, where=held),
     )

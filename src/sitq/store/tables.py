@@ -50,6 +50,11 @@ def is_scheduled(task: type[TaskMixin]) -> ColumnElement[bool]:
     return (task.status == QUEUED) & (task.scheduled == TRUE)
 
 
+def is_timed(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The waiting tasks that have a time or were tried before, in the words of their index."""
+    return (task.status == QUEUED) & (task.due_at.is_not(None) | (task.retry_count > literal_column("0")))
+
+
 def is_running(task: type[TaskMixin]) -> ColumnElement[bool]:
     """The tasks in a worker's hands, in the words of the leases' index."""
     return task.status == RUNNING

@@ -224,6 +224,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("status = 'running'"),
         )
         batch_op.create_index(
+            "ix_sitq_tasks_timed",
+            ["status", "queue", "scheduled", "due_at", "retry_count"],
+            unique=False,
+            sqlite_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
+            postgresql_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
+        )
+        batch_op.create_index(
             "uq_sitq_tasks_unique_key",
             ["unique_key"],
             unique=True,
@@ -288,6 +295,11 @@ def downgrade() -> None:
             "uq_sitq_tasks_unique_key",
             sqlite_where=sa.text("unique_key IS NOT NULL"),
             postgresql_where=sa.text("unique_key IS NOT NULL"),
+        )
+        batch_op.drop_index(
+            "ix_sitq_tasks_timed",
+            sqlite_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
+            postgresql_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
         )
         batch_op.drop_index(
             "ix_sitq_tasks_lease",
