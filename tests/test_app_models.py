@@ -36,7 +36,7 @@ from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, Sc
 from sitq.testing.records import MOMENT, completed, new_row, request
 
 OWN = ("tasks", "results", "sitq_queues")
-INDEXES = {"claim", "due", "ended", "lease"}
+INDEXES = {"claim", "due", "ended", "lease", "timed"}
 
 
 def plain_base() -> Any:

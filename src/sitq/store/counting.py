@@ -90,8 +90,8 @@ def waiting_queues(models: Models) -> Any:
 def queues_of(models: Models, some: Some, leading: Mapping[Any, ColumnElement[Any]]) -> Select[Any]:
     """The queues of some of the tasks, one after another: the first, and from each the next.
 
-    ``leading`` are the columns before the queue in their index. PostgreSQL would leave them out of the comparison, since
-    the index implies them, and so read all of it.
+    ``leading`` are the columns before the queue in their index. PostgreSQL leaves them out of the comparison where the
+    index implies them, and would read all of it.
     """
     task = models.task
     queues = (
