@@ -119,13 +119,15 @@ def fill(backend: sitq.SQLAlchemyBackend, kind: str, others: str, rows: int) -> 
 
 
 def claim_in_turns(backends: dict[str, sitq.SQLAlchemyBackend], kind: str, rounds: int) -> dict[str, float]:
-    """The median seconds of a claim in each table; the order is another each time."""
+    """The median seconds of a claim in each table; another is the first each time, and none comes twice in a row."""
+    names = list(backends)
     times: dict[str, list[float]] = {others: [] for others in backends}
     for _ in range(rounds):
         for backend in backends.values():
             settle(backend, kind)
         for number in range(-WARMING, CLAIMS):
-            for others in list(backends)[:: 1 if number % 2 else -1]:
+            first = number % len(names)
+            for others in (*names[first:], *names[:first]):
                 took = timed_claim(backends[others])
                 if number >= 0:
                     times[others].append(took)

@@ -218,11 +218,13 @@ def test_a_user_who_does_not_exist_is_an_error(house: House) -> None:
         backend.apply_grants()
 
 
-def test_mariadb_users_may_name_their_host() -> None:
-    url = server_url("mariadb")
-    with MariaDBBackend(url.set(database="mysql"), auto_upgrade=False, write_users=["app@10.0.%", "web"]) as backend:
+def test_mariadb_users_may_name_their_host(tmp_path: Path) -> None:
+    with (
+        empty_database("mariadb", tmp_path) as url,
+        MariaDBBackend(url, write_users=["app@10.0.%", "web"]) as backend,
+        backend.engine.connect() as connection,
+    ):
         dialect = backend._database.dialect
-        with backend.engine.connect() as connection:
-            statements = dialect.grants(connection, backend._lists, backend.models)  # type: ignore[attr-defined]
+        statements = dialect.grants(connection, backend._lists, backend.models)  # type: ignore[attr-defined]
     assert any(statement.endswith("TO `app`@`10.0.%`") for statement in statements)
     assert any(statement.endswith("TO `web`@`%`") for statement in statements)

@@ -288,8 +288,10 @@ REBUILT = "CREATE TABLE new AS SELECT * FROM {0}; DROP TABLE {0}; ALTER TABLE ne
     ("script", "reason"),
     [
         (
-            "DROP INDEX ix_tasks_claim; DROP INDEX ix_tasks_ended; DROP INDEX ix_tasks_timed; "
-            "ALTER TABLE tasks DROP COLUMN queue",
+            (
+                "DROP INDEX ix_tasks_claim; DROP INDEX ix_tasks_ended; DROP INDEX ix_tasks_timed; "
+                "ALTER TABLE tasks DROP COLUMN queue"
+            ),
             "tasks.queue is missing",
         ),
         ("ALTER TABLE tasks RENAME COLUMN name TO title", "tasks.name is missing"),
