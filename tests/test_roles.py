@@ -14,7 +14,7 @@ from sqlalchemy import URL, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
 import sitq
-from databases import empty_database, execute_alone, server_url
+from databases import empty_database, execute_alone
 from sitq import (
     BackendError,
     ConfigurationError,
