@@ -26,10 +26,11 @@ COUNTS = {
     "one": 3_000,
     "concurrent": 10_000,
     "bulk": 10_000,
-    "drain": 10_000,
-    "drain_async": 10_000,
-    "drain_work": 3_000,
+    "drain": 30_000,
+    "drain_async": 30_000,
+    "drain_work": 6_000,
 }
+"""So many are drained that what counts is not which process was there first."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def figures_of(name: str, kind: str, scale: float) -> Iterator[Figure]:
 
 def count_for(contestant: type[Contestant], what: str, scale: float) -> int:
     """How many tasks a contestant gets."""
-    return max(100, round(COUNTS[what] * contestant.share * scale))
+    share = contestant.share * (contestant.share_drained if what in DRAINS else 1.0)
+    return max(100, round(COUNTS[what] * share * scale))
 
 
 def enqueue(name: str, kind: str, what: str, scale: float) -> float:

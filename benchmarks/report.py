@@ -58,6 +58,7 @@ GOALS = {
         Goal("drain_async", "sitq_sqlite", "drain", "huey_sqlite", 8.0),
         Goal("drain_async", "sitq_sqlite", "drain", "by_hand_core", 0.35),
         Goal("drain", "sitq_sqlite", "drain", "by_hand_core", 0.2),
+        Goal("drain_2", "sitq_sqlite", "drain", "sitq_sqlite", 1.0),
         Goal("drain_async_2", "sitq_sqlite", "drain_async", "sitq_sqlite", 1.0),
         Goal("drain_work_2", "sitq_sqlite", "drain_work", "sitq_sqlite", 1.3),
     ),

@@ -33,12 +33,14 @@ class Contestant:
         title: what the tables call it.
         durability: what a commit promises, as it was set up here.
         share: of the tasks that the fastest get, so that slow ones end in time.
+        share_drained: of those in turn, for who drains more slowly than it enqueues.
         measures: what it can do.
     """
 
     title = ""
     durability = ""
     share = 1.0
+    share_drained = 1.0
     measures: tuple[str, ...] = ("one", "bulk", "drain")
 
     def __init__(self, place: str) -> None:

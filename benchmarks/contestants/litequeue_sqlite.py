@@ -15,6 +15,7 @@ class Entry(Contestant):
 
     title = "litequeue (messages only)"
     durability = "WAL, synchronous=NORMAL"
+    share_drained = 0.2
 
     def queue(self) -> LiteQueue:
         """Open the file."""

@@ -17,6 +17,7 @@ class Entry(Contestant):
     title = "taskito"
     durability = "as it sets it"
     share = 0.1
+    share_drained = 0.3
 
     def __init__(self, place: str) -> None:
         """Declare the tasks, as taskito wants it."""
