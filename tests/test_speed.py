@@ -132,5 +132,5 @@ def test_the_hot_paths_cost_a_known_multiple_of_the_database(
         print(f"{name}: {value:.2f} of the driver by hand")
         record_property(name, round(value, 2))
     # Each is at least twice as good on a quiet machine; what is dearer than this has become another path.
-    least = {"enqueue one by one": 0.22, "enqueue in bulk": 0.5, "claim and complete": 0.22}
+    least = {"enqueue one by one": 0.25, "enqueue in bulk": 0.7, "claim and complete": 0.27}
     assert {name: value for name, value in ratios.items() if value < least[name]} == {}
