@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os.path
 import pickle
 import subprocess
 import sys
+import textwrap
 import threading
 import traceback
 from collections import Counter
@@ -342,6 +344,24 @@ class TestJSON:
         assert "no dict" in unread(self.serializer, good._replace(kwargs=b"[1]"))
         assert "cannot be read" in unread(self.serializer, good._replace(args=f'["{SECRET}"'.encode()))
         assert "cannot be called" in unread(self.serializer, good._replace(function=b"math:pi"))
+
+
+def test_a_function_that_was_replaced_in_its_module_is_loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    serializer = CloudpickleSerializer()
+    payload = serializer.dump_call(textwrap.dedent, ("text",), {}, **TASK)
+    loaded = [serializer.load_call(payload, **TASK).function for _ in range(2)]
+    assert loaded == [textwrap.dedent] * 2
+    monkeypatch.setattr(textwrap, "dedent", textwrap.shorten)
+    assert serializer.load_call(payload, **TASK).function is textwrap.shorten
+
+
+def test_functions_in_turn_are_not_mixed_up() -> None:
+    serializer = CloudpickleSerializer()
+    functions = [add, len, math.gcd, [1].count, [2, 2].count, textwrap.dedent, lambda: 1, lambda: 2] * 2
+    payloads = [serializer.dump_call(function, (), {}, **TASK) for function in functions]
+    loaded = [serializer.load_call(payload, **TASK).function for payload in payloads]
+    assert [loaded[place] for place in (0, 1, 2, 5)] == [add, len, math.gcd, textwrap.dedent]
+    assert [loaded[3](1), loaded[4](2), loaded[6](), loaded[7]()] == [1, 2, 1, 2]
 
 
 def test_a_serializer_of_ones_own_needs_four_steps() -> None:

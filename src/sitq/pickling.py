@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NoReturn
@@ -32,6 +33,14 @@ def is_lasting(function: object) -> bool:
     if type(function) is BuiltinFunctionType:
         return isinstance(function.__self__, ModuleType)
     return type(function) is FunctionType
+
+
+def is_importable(function: object) -> bool:
+    """Whether this is just what its module has under its name, at this moment."""
+    if not is_lasting(function):
+        return False
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    return module is not None and vars(module).get(function.__qualname__) is function  # type: ignore[attr-defined]  # a function has a name
 
 
 def is_reference(function: Callable[..., Any], data: bytes) -> bool:

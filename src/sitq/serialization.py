@@ -114,7 +114,7 @@ class ValueSerializer:
             raise DeserializationError(f"what is stored as the function of task {task_id} cannot be called")
         if not isinstance(args, tuple | list):
             raise DeserializationError(f"what is stored as the arguments of task {task_id} is no tuple")
-        if not isinstance(kwargs, dict) or not all(isinstance(name, str) for name in kwargs):
+        if not isinstance(kwargs, dict) or (kwargs and not all(isinstance(name, str) for name in kwargs)):
             raise DeserializationError(f"what is stored as the keywords of task {task_id} is no dict with text keys")
         return Call(function, tuple(args), kwargs)
 
@@ -150,11 +150,12 @@ class CloudpickleSerializer(ValueSerializer):
     def __init__(self, *, signing_keys: Mapping[str, str | bytes] | None = None) -> None:
         self._references: WeakKeyDictionary[Callable[..., Any], bytes] = WeakKeyDictionary()
         self._latest: tuple[Callable[[], object], bytes] = (object, b"")  # of these; what comes in bulk is one function
+        self._loaded: tuple[bytes, object] = (b"", None)
         self._signer = None if signing_keys is None else Signer(signing_keys)
 
     def __getstate__(self) -> dict[str, Any]:
         """On its way into a worker's child processes: what it remembers of functions stays here."""
-        return {**vars(self), "_references": None, "_latest": (object, b"")}
+        return {**vars(self), "_references": None, "_latest": (object, b""), "_loaded": (b"", None)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _references=WeakKeyDictionary())
@@ -200,8 +201,14 @@ class CloudpickleSerializer(ValueSerializer):
         return known
 
     def load_function(self, data: bytes) -> object:
-        """Unpickle a function, importing its module if it was a reference."""
-        return pickle.loads(data)
+        """Unpickle a function, importing its module if it was a reference; the same one again is at hand."""
+        known, function = self._loaded
+        if data == known and pickling.is_importable(function):
+            return function
+        function = pickle.loads(data)
+        if pickling.is_importable(function):
+            self._loaded = data, function
+        return function
 
     def dump_value(self, value: object) -> bytes:
         """Pickle a value, plain data by the faster way."""
