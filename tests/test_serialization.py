@@ -349,10 +349,10 @@ class TestJSON:
 def test_a_function_that_was_replaced_in_its_module_is_loaded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     serializer = CloudpickleSerializer()
     payload = serializer.dump_call(textwrap.dedent, ("text",), {}, **TASK)
-    loaded = [serializer.load_call(payload, **TASK).function for _ in range(2)]
-    assert loaded == [textwrap.dedent] * 2
-    monkeypatch.setattr(textwrap, "dedent", textwrap.shorten)
-    assert serializer.load_call(payload, **TASK).function is textwrap.shorten
+    known = textwrap.dedent
+    for function in (known, known, textwrap.shorten, textwrap.shorten, known):
+        monkeypatch.setattr(textwrap, "dedent", function)
+        assert serializer.load_call(payload, **TASK).function is function
 
 
 def test_functions_in_turn_are_not_mixed_up() -> None:

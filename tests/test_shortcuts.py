@@ -188,6 +188,27 @@ def test_a_refused_task_leaves_neither_a_row_nor_a_lock(path: Path, sqlite_backe
     assert sqlite_backend.get_stats().total_tasks == 2
 
 
+def test_a_server_that_hangs_up_amid_a_statement_is_told_of_by_the_error_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    function = "CREATE FUNCTION hang_up() RETURNS trigger AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); "
+    function += "PERFORM pg_sleep(1); RETURN NEW; END $$ LANGUAGE plpgsql"
+    trigger = "CREATE TRIGGER hang_up BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION hang_up()"
+    with empty_database("postgresql", tmp_path) as url, sitq.open_backend(url) as backend:
+        queue = sitq.SyncTaskQueue(backend)
+        assert goes_past_sqlalchemy(queue)
+        with backend.engine.begin() as connection:
+            connection.exec_driver_sql(function)
+            connection.exec_driver_sql(trigger)
+        with pytest.raises(sitq.DatabaseUnavailableError):
+            queue.enqueue(len, ())
+        with backend.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TRIGGER hang_up ON tasks")
+        assert goes_past_sqlalchemy(queue)
+        assert backend.get_stats().total_tasks == 2
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 def test_a_commit_that_is_refused_leaves_nothing(path: Path) -> None:
     with sitq.SQLiteBackend(path, journal_mode="DELETE", connection_timeout=0.2) as backend:
         queue = sitq.SyncTaskQueue(backend)

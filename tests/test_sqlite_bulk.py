@@ -6,10 +6,13 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
 import sitq
+from listeners import listening
 from sitq.claims import ClaimRequest, Outcome
 from sitq.ids import new_id
 from sitq.query_log import logger as query_logger
@@ -82,11 +85,36 @@ def test_results_in_bulk_take_the_place_of_earlier_ones(backend: sitq.SQLiteBack
             queue.retry(task_id)
 
 
+def test_large_rows_go_one_by_one_so_that_the_driver_keeps_no_copies(backend: sitq.SQLiteBackend) -> None:
+    executed: list[int] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool) -> None:
+        if statement.startswith("INSERT"):
+            executed.append(1 if many else len(parameters))
+
+    queue = sitq.SyncTaskQueue(backend)
+    payloads = [bytes([number]) * 20_000 for number in range(120)]
+    with listening(backend.engine, "before_cursor_execute", note):
+        ids = queue.enqueue_many(len, [(payload,) for payload in payloads])
+    assert executed == [1, 1, 1]  # 100, 10 and 10 rows
+    tasks = [queue.get_task(task_id) for task_id in ids]
+    assert [queue.serializer.load_value(task.args)[0] for task in tasks if task.args] == payloads
+
+
+def test_moments_that_are_equal_but_for_their_fold_stay_apart(backend: sitq.SQLiteBackend) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    moments = [datetime(2026, 10, 25, 2, 30, fold=number % 2, tzinfo=zone) for number in range(20)]
+    rows = [{"id": new_id(), "function": b"f", "created_at": moment} for moment in moments]
+    backend.enqueue(rows)
+    created = [task.created_at for row in rows if (task := backend.get_task(row["id"]))]
+    assert created == [moment.astimezone(UTC) for moment in moments]
+
+
 def test_the_log_shows_no_payload_of_a_bulk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with sitq.SQLiteBackend(tmp_path / "tasks.db", log_queries=True) as backend:
         caplog.set_level(logging.INFO, query_logger.name)
-        sitq.SyncTaskQueue(backend).enqueue_many(len, [("secret",)] * 50)
+        sitq.SyncTaskQueue(backend).enqueue_many(len, [("secret",)] * 100)
     inserted = [record.getMessage() for record in caplog.records if record.getMessage().startswith("INSERT INTO tasks")]
     assert len(inserted) == 1
-    assert "50 rows" in inserted[0]
+    assert "100 rows" in inserted[0]
     assert "secret" not in caplog.text

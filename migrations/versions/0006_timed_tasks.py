@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_tasks_timed",
         "tasks",
-        ["status", "queue", "scheduled", "due_at", "retry_count"],
+        ["status", "scheduled", "queue", "due_at", "retry_count"],
         sqlite_where=timed,
         postgresql_where=timed,
     )

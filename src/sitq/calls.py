@@ -137,7 +137,7 @@ class CallPreparer:
                 raise
 
     def _stamps(self) -> Iterator[Stamp]:
-        """Stamps for rows that are made one after another; where time passes in between, it shows."""
+        """Stamps for rows that are made one after another; the clock is read anew after ``TOGETHER`` seconds."""
         while True:
             now, until = self.now(), time.monotonic() + TOGETHER
             for task_id in new_ids(STAMPS_TOGETHER):

@@ -52,6 +52,6 @@ def task_indexes(table_name: str) -> tuple[Index, ...]:
         PartialIndex(f"ix_{table_name}_due", "status", "scheduled", "due_at", where=future),
         PartialIndex(f"ix_{table_name}_lease", "status", "lease_until", where=running),
         PartialIndex(f"ix_{table_name}_ended", "queue", "status", "completed_at", where=ended),
-        PartialIndex(f"ix_{table_name}_timed", "status", "queue", "scheduled", "due_at", "retry_count", where=timed),
+        PartialIndex(f"ix_{table_name}_timed", "status", "scheduled", "queue", "due_at", "retry_count", where=timed),
         PartialIndex(f"uq_{table_name}_unique_key", "unique_key", unique=True, where=held),
     )

@@ -7,7 +7,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 import cloudpickle
 
@@ -35,7 +35,7 @@ def is_lasting(function: object) -> bool:
     return type(function) is FunctionType
 
 
-def is_importable(function: object) -> bool:
+def is_importable(function: object) -> TypeGuard[Callable[..., Any]]:
     """Whether this is just what its module has under its name, at this moment."""
     if not is_lasting(function):
         return False

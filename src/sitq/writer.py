@@ -33,7 +33,7 @@ class Write(Generic[T]):
 
     If ``rows`` is given, the function takes rows last and returns one answer for each, so that the rows
     of several callers can be written by one call. A write that is ``alone`` executes at most one statement that writes,
-    and this by ``execute_rows`` where the database has a shortcut.
+    and all by ``store.compiled`` where the database has a shortcut.
     """
 
     __slots__ = ("alone", "args", "done", "error", "function", "future", "outcome", "rows")
@@ -116,7 +116,7 @@ class Writer:
     def close(self) -> None:
         """Commit what waits, end the thread and give the connection back."""
         with self._committing:
-            # In this order: a write that still saw the thread's event is in the line by now.
+            # In this order: a write that still saw the thread's queue is in the line by now.
             with self._starting:
                 wake, self._wake = self._wake, None
             while self._waiting:

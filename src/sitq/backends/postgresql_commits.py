@@ -45,6 +45,24 @@ def has_news(driver: Any) -> bool:
         return bool(arriving.select(0))
 
 
+class Answer:
+    """What a statement gave, as SQLAlchemy's results tell it."""
+
+    def __init__(self, cursor: Any) -> None:
+        self._cursor = cursor
+
+    @property
+    def rowcount(self) -> int:
+        """How many rows the statement changed or found."""
+        count: int = self._cursor.rowcount
+        return count
+
+    def all(self) -> Sequence[tuple[Any, ...]]:
+        """What the statement found."""
+        rows: Sequence[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
+
+
 class PostgreSQLShortcut:
     """As much of a connection as ``store.compiled`` uses, for one statement that commits itself.
 
@@ -60,12 +78,11 @@ class PostgreSQLShortcut:
 
     def __init__(self, connection: Connection, unheard: Unheard, note_time: Callable[[float], None]) -> None:
         self.dialect = connection.dialect
-        self._options = connection.get_execution_options()
+        self._connection = connection
         self._unheard = unheard
         self._note_time = note_time
-        driver: Any = connection.connection.dbapi_connection
-        self._driver, self._cursor = driver, driver.cursor()
-        self._arriving: selectors.BaseSelector = arriving_at(driver)
+        self._driver: Any = connection.connection.dbapi_connection
+        self._arriving: selectors.BaseSelector = arriving_at(self._driver)
 
     @property
     def is_open(self) -> bool:
@@ -74,30 +91,20 @@ class PostgreSQLShortcut:
 
     def get_execution_options(self) -> Mapping[str, Any]:
         """See ``Connection``."""
-        return self._options
+        return self._connection.get_execution_options()
 
     def begin(self) -> Self:
         """Let statements commit themselves until the context manager ends."""
         self._driver.autocommit = True
         return self
 
-    def exec_driver_sql(self, statement: str, parameters: Mapping[str, Any]) -> Self:
+    def exec_driver_sql(self, statement: str, parameters: Mapping[str, Any]) -> Answer:
         """Execute the statement."""
         began = time.perf_counter()
-        self._cursor.execute(statement, parameters)
+        cursor = self._driver.cursor()
+        cursor.execute(statement, parameters)
         self._note_time(began)
-        return self
-
-    @property
-    def rowcount(self) -> int:
-        """How many rows the statement changed or found."""
-        count: int = self._cursor.rowcount
-        return count
-
-    def all(self) -> Sequence[tuple[Any, ...]]:
-        """What the statement found."""
-        rows: Sequence[tuple[Any, ...]] = self._cursor.fetchall()
-        return rows
+        return Answer(cursor)
 
     def commit(self) -> None:
         """Do nothing: it is committed."""
@@ -106,5 +113,7 @@ class PostgreSQLShortcut:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
-        if not self._driver.broken:
+        if self._driver.broken:
+            self._connection.invalidate()
+        else:
             self._driver.autocommit = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
+from sys import getsizeof
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Dialect, Table
@@ -17,11 +18,14 @@ from ..store.compiled import Process, processor_of
 
 Row: TypeAlias = tuple[Any, ...]
 
-FEW, MANY = 10, 100
-"""Fewer rows go one by one, more in several statements."""
+SIZES = (100, 30, 10)
+"""How many rows a statement has; just these numbers, since the driver keeps each that it has prepared."""
 
 MOST_PARAMETERS = 999
 """Of one statement, in any build of SQLite."""
+
+MOST_BYTES = 64_000
+"""Of the parameters of one statement: the driver keeps them with it until it is executed again."""
 
 
 def insert_together(
@@ -33,37 +37,36 @@ def insert_together(
     processes = [processor_of(table.c[column].type, connection.dialect) for column in columns]
     begin = beginning(connection.dialect, table, replacing)
     names = quoted_names(connection.dialect, tuple(columns))
-    for some in portions(list(rows), min(MANY, MOST_PARAMETERS // len(columns))):
-        if len(some) >= FEW:
-            common, parameters = bound(some, processes)
-            connection.exec_driver_sql(begin + from_values(names, common, len(some)), parameters)
-        else:
-            one_by_one = from_values(names, (False,) * len(names), 1)
-            connection.exec_driver_sql(begin + one_by_one, [bound([row], processes)[1] for row in some])
+    one_by_one = begin + from_values(names, (False,) * len(names), 1)
+    for some in parted(list(rows), MOST_PARAMETERS // len(columns)):
+        values = processed_columns(some, processes)
+        if len(some) in SIZES:
+            common, parameters = bound(values)
+            if sum(map(getsizeof, parameters)) <= MOST_BYTES:
+                connection.exec_driver_sql(begin + from_values(names, common, len(some)), parameters)
+                continue
+        connection.exec_driver_sql(one_by_one, list(zip(*values, strict=True)))
     return True
 
 
-def portions(rows: list[Row], most: int) -> Iterator[list[Row]]:
-    """So many rows at a time, and what is left."""
-    return (rows[start : start + most] for start in range(0, len(rows), most))
+def parted(rows: list[Row], most: int) -> Iterator[list[Row]]:
+    """Part rows into portions of ``SIZES``, none of more than ``most`` rows, and what is left."""
+    start = 0
+    for size in SIZES:
+        while size <= most and len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
+    if start < len(rows):
+        yield rows[start:]
 
 
-def bound(rows: Sequence[Row], processes: Sequence[Process | None]) -> tuple[tuple[bool, ...], Row]:
-    """Say which columns are the same in all rows, and make the parameters: first of those, then row by row."""
-    columns = list(zip(*rows, strict=True))
-    common = tuple(column.count(column[0]) == len(rows) for column in columns)
-    if all(common):  # one row, or one again and again
-        common = (False,) * len(columns)
-    shared: list[Any] = []
-    varying: list[Sequence[Any]] = []
-    for column, is_common, process in zip(columns, common, processes, strict=True):
-        values = column[:1] if is_common else column
-        processed = values if process is None else processed_by(process, values)
-        if is_common:
-            shared.extend(processed)
-        else:
-            varying.append(processed)
-    return common, (*shared, *chain.from_iterable(zip(*varying, strict=True)))
+def processed_columns(rows: Sequence[Row], processes: Sequence[Process | None]) -> list[Sequence[Any]]:
+    """The values of each column, as the driver takes them."""
+    columns = zip(*rows, strict=True)
+    return [
+        column if process is None else processed_by(process, column)
+        for column, process in zip(columns, processes, strict=True)
+    ]
 
 
 def processed_by(process: Process, values: Sequence[Any]) -> list[Any]:
@@ -75,6 +78,17 @@ def processed_by(process: Process, values: Sequence[Any]) -> list[Any]:
             latest, processed = value, process(value)
         made.append(processed)
     return made
+
+
+def bound(columns: Sequence[Sequence[Any]]) -> tuple[tuple[bool, ...], Row]:
+    """Say which columns are the same in all rows, and make the parameters: first of those, then row by row."""
+    rows = len(columns[0])
+    common = tuple(column.count(column[0]) == rows for column in columns)
+    if all(common):  # one row again and again
+        common = (False,) * len(columns)
+    shared = [column[0] for column, is_common in zip(columns, common, strict=True) if is_common]
+    varying = [column for column, is_common in zip(columns, common, strict=True) if not is_common]
+    return common, (*shared, *chain.from_iterable(zip(*varying, strict=True)))
 
 
 @lru_cache(maxsize=100)
@@ -89,7 +103,7 @@ def quoted_names(dialect: Dialect, columns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dialect.identifier_preparer.quote(column) for column in columns)
 
 
-@lru_cache(maxsize=1000)
+@lru_cache(maxsize=100)
 def from_values(columns: tuple[str, ...], common: tuple[bool, ...], count: int) -> str:
     """How it goes on, for so many rows; the values of the ``common`` columns are the same in all of them."""
     shared = [column for column, is_common in zip(columns, common, strict=True) if is_common]

@@ -19,7 +19,7 @@ from .unheard import Unheard
 
 
 class SQLiteShortcut:
-    """As much of a connection as ``execute_rows`` uses, for one transaction of one statement.
+    """As much of a connection as ``store.compiled.execute_rows`` uses, for one transaction of one statement.
 
     An error has the driver's as its cause, without SQLAlchemy's around it.
 

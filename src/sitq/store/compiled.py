@@ -1,7 +1,7 @@
 """Hot statements: compiled once for a dialect, then run as text with values in the order that the driver takes.
 
 What SQLAlchemy does for each row of an ordinary execution costs more than the row costs the database. Those who listen
-to the engine, and so the log and the timing of queries, hear of these statements as of all others.
+to cursors, and so the log and the timing of queries, hear of these statements as of all others.
 """
 
 from __future__ import annotations

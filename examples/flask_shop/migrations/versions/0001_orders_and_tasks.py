@@ -225,7 +225,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(
             "ix_sitq_tasks_timed",
-            ["status", "queue", "scheduled", "due_at", "retry_count"],
+            ["status", "scheduled", "queue", "due_at", "retry_count"],
             unique=False,
             sqlite_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
             postgresql_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
