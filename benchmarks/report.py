@@ -52,6 +52,8 @@ GOALS = {
         Goal("one", "sitq_sqlite", "one", "huey_sqlite_full", 3.0),
         Goal("one", "sitq_sqlite", "one", "huey_sqlite", 3.0),
         Goal("one", "sitq_sqlite", "one", "taskito_sqlite", 1.0),
+        Goal("one", "sitq_sqlite", "one", "honker_sqlite", 1.0),
+        Goal("drain", "sitq_sqlite", "drain", "honker_sqlite", 1.0),
         Goal("concurrent", "sitq_sqlite", "one", "by_hand_sqlite", 0.6),
         Goal("bulk", "sitq_sqlite", "bulk", "litequeue_sqlite", 1.2),
         Goal("drain_async", "sitq_sqlite", "drain", "huey_sqlite_full", 8.0),
@@ -67,6 +69,10 @@ GOALS = {
         Goal("bulk", "sitq_postgresql", "bulk", "pgqueuer_postgresql", 1.2),
         Goal("drain_async", "sitq_postgresql", "drain", "pgqueuer_postgresql", 1.1),
         Goal("drain_async_2", "sitq_postgresql", "drain_2", "pgqueuer_postgresql", 1.1),
+        Goal("one", "sitq_postgresql", "one", "oban_postgresql", 1.0),
+        Goal("bulk", "sitq_postgresql", "bulk", "oban_postgresql", 1.0),
+        Goal("drain_async", "sitq_postgresql", "drain", "oban_postgresql", 1.0),
+        Goal("drain_async_2", "sitq_postgresql", "drain_2", "oban_postgresql", 1.0),
     ),
 }
 

@@ -16,8 +16,15 @@ NAMES = {
         "huey_sqlite",
         "litequeue_sqlite",
         "taskito_sqlite",
+        "honker_sqlite",
     ),
-    "postgresql": ("by_hand_psycopg", "sitq_postgresql", "pgqueuer_postgresql", "procrastinate_postgresql"),
+    "postgresql": (
+        "by_hand_psycopg",
+        "sitq_postgresql",
+        "pgqueuer_postgresql",
+        "procrastinate_postgresql",
+        "oban_postgresql",
+    ),
 }
 
 
