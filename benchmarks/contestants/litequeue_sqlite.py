@@ -18,12 +18,8 @@ class Entry(Contestant):
     share_drained = 0.2
 
     def queue(self) -> LiteQueue:
-        """Open the file."""
-        connection = sqlite3.connect(f"{self.place}/litequeue.db", timeout=60, check_same_thread=False)
-        queue = LiteQueue(connection)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        return queue
+        """Open the file, which sets WAL and NORMAL."""
+        return LiteQueue(f"{self.place}/litequeue.db", timeout=60)
 
     def set_up(self) -> None:
         """Make the table."""
@@ -49,7 +45,7 @@ class Entry(Contestant):
             message = queue.pop()
             if message is not None:
                 function(int(message.data))
-                queue.done(message.message_id)
+                queue.done(message.message_id, claim_id=message.claim_id)
 
     def count_done(self) -> int:
         """Count what is marked as done."""
