@@ -6,6 +6,7 @@ import pickle
 import sqlite3
 import uuid
 from datetime import UTC, datetime
+from functools import cached_property
 
 from ..work import TASKS
 from . import ByHand
@@ -41,9 +42,14 @@ class Entry(ByHand):
         now = datetime.now(UTC).isoformat()
         return [(str(uuid.uuid1()), pickle.dumps((number,)), now) for number in range(count)]
 
+    @cached_property
+    def connection(self) -> sqlite3.Connection:
+        """One that stays open, since closing it folds the log."""
+        return self.connect()
+
     def enqueue_one_by_one(self, count: int) -> None:
         """One row a transaction."""
-        connection = self.connect()
+        connection = self.connection
         for row in self.rows(count):
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("INSERT INTO tasks VALUES (?, ?, 'queued', ?)", row)
@@ -51,7 +57,7 @@ class Entry(ByHand):
 
     def enqueue_in_bulk(self, count: int, task: str = "noop") -> None:
         """All rows in one transaction."""
-        connection = self.connect()
+        connection = self.connection
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany("INSERT INTO tasks VALUES (?, ?, 'queued', ?)", self.rows(count))
         connection.execute("COMMIT")

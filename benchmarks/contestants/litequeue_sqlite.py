@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cached_property
 
 from litequeue import LiteQueue
 
@@ -17,30 +18,32 @@ class Entry(Contestant):
     durability = "WAL, synchronous=NORMAL"
     share_drained = 0.2
 
+    @cached_property
     def queue(self) -> LiteQueue:
-        """Open the file, which sets WAL and NORMAL."""
+        """One that stays open; opening sets WAL and NORMAL."""
         return LiteQueue(f"{self.place}/litequeue.db", timeout=60)
 
     def set_up(self) -> None:
         """Make the table."""
-        self.queue()
+        self.queue.close()
+        del self.queue
 
     def enqueue_one_by_one(self, count: int) -> None:
         """Put messages."""
-        queue = self.queue()
+        queue = self.queue
         for number in range(count):
             queue.put(str(number))
 
     def enqueue_in_bulk(self, count: int, task: str = "noop") -> None:
         """Put messages in one transaction."""
-        queue = self.queue()
+        queue = self.queue
         with queue.transaction():
             for number in range(count):
                 queue.put(str(number))
 
     def work(self, task: str) -> None:
         """Pop, run, mark as done."""
-        queue, function = self.queue(), TASKS[task]
+        queue, function = self.queue, TASKS[task]
         while True:
             message = queue.pop()
             if message is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 
 import sitq
 
@@ -29,12 +30,18 @@ class Entry(Contestant):
         with self.backend():
             pass
 
+    @cached_property
+    def opened(self) -> sitq.SQLAlchemyBackend:
+        """The backend that enqueues; it stays open, since closing it is no part of enqueueing."""
+        backend = self.backend()
+        backend.initialize()
+        return backend
+
     def enqueue_one_by_one(self, count: int) -> None:
         """By the sync door."""
-        with self.backend() as backend:
-            queue = sitq.SyncTaskQueue(backend)
-            for number in range(count):
-                queue.enqueue(TASKS["noop"], number)
+        queue = sitq.SyncTaskQueue(self.opened)
+        for number in range(count):
+            queue.enqueue(TASKS["noop"], number)
 
     def enqueue_concurrently(self, count: int) -> None:
         """From 100 coroutines at once, each acknowledged only when durable."""
@@ -44,16 +51,14 @@ class Entry(Contestant):
                 await queue.enqueue(TASKS["noop"], number)
 
         async def enqueue() -> None:
-            async with self.backend() as backend:
-                queue = sitq.TaskQueue(backend)
-                await asyncio.gather(*(enqueue_some(queue) for _ in range(CONCURRENCY)))
+            queue = sitq.TaskQueue(self.opened)
+            await asyncio.gather(*(enqueue_some(queue) for _ in range(CONCURRENCY)))
 
         asyncio.run(enqueue())
 
     def enqueue_in_bulk(self, count: int, task: str = "noop") -> None:
         """By ``enqueue_many``."""
-        with self.backend() as backend:
-            sitq.SyncTaskQueue(backend).enqueue_many(TASKS[task], ((number,) for number in range(count)))
+        sitq.SyncTaskQueue(self.opened).enqueue_many(TASKS[task], ((number,) for number in range(count)))
 
     def work(self, task: str) -> None:
         """A worker."""
@@ -61,7 +66,5 @@ class Entry(Contestant):
 
     def count_done(self) -> int:
         """Count the completed."""
-        if not hasattr(self, "_backend"):
-            self._backend = self.backend()
-        with self._backend.engine.connect() as connection:
+        with self.opened.engine.connect() as connection:
             return connection.exec_driver_sql("SELECT count(*) FROM results").scalar_one()

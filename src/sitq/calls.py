@@ -33,11 +33,8 @@ CallRow: TypeAlias = tuple[Any, ...] | Mapping[str, Any]
 """The arguments of one call in ``enqueue_many``: positional ones, or keywords."""
 
 
-class Stamp(NamedTuple):
-    """What makes a new task differ from every other: when it was enqueued, and its id."""
-
-    now: datetime
-    task_id: str
+Stamp: TypeAlias = tuple[datetime, str]
+"""What makes a new task differ from every other: when it was enqueued, and its id."""
 
 
 class Callee(NamedTuple):
@@ -87,7 +84,7 @@ class CallPreparer:
             InvalidArgumentError: it cannot be called, or not with these arguments.
             SerializationError: the function or an argument has no bytes form.
         """
-        stamp = Stamp(self.now(), new_id())
+        stamp = self.now(), new_id()
         return self._row(read_callee(function), self._options_of(function), stamp, function, args, kwargs)
 
     def _options_of(self, function: Callable[..., Any]) -> TaskOptions:
@@ -143,7 +140,7 @@ class CallPreparer:
             for task_id in new_ids(STAMPS_TOGETHER):
                 if time.monotonic() > until:  # those that are left would sort before what others have made meanwhile
                     break
-                yield Stamp(now, task_id)
+                yield now, task_id
 
 
 def check_calls(calls: object) -> Iterable[object]:

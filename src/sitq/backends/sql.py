@@ -169,13 +169,13 @@ class SQLAlchemyBackend(TransactionalBackend):
     # What a queue needs.
 
     def enqueue(self, rows: Sequence[TaskRow]) -> list[str]:
-        rows = store.with_scheduled(rows, self.now())
+        rows = store.with_scheduled(rows, self.now)
         ids = self._database.write_rows(store.enqueue, rows, alone=store.is_one_statement(rows))
         self.wakeups.notify(queue_topics(rows))
         return ids
 
     async def aenqueue(self, rows: Sequence[TaskRow]) -> list[str]:
-        rows = store.with_scheduled(rows, self.now())
+        rows = store.with_scheduled(rows, self.now)
         ids = await self._database.awrite_rows(store.enqueue, rows, alone=store.is_one_statement(rows))
         self.wakeups.notify(queue_topics(rows))
         return ids

@@ -15,10 +15,10 @@ class JoiningBackend(IntervenedBackend):
     """See ``Joining``, which documents each verb."""
 
     def enqueue_in(self, transaction: SyncTransaction | AsyncTransaction, rows: Sequence[TaskRow]) -> list[str]:
-        return self._third_door.enqueue(transaction, store.with_scheduled(rows, self.now()))
+        return self._third_door.enqueue(transaction, store.with_scheduled(rows, self.now))
 
     async def aenqueue_in(self, transaction: AsyncTransaction, rows: Sequence[TaskRow]) -> list[str]:
-        return await self._third_door.aenqueue(transaction, store.with_scheduled(rows, self.now()))
+        return await self._third_door.aenqueue(transaction, store.with_scheduled(rows, self.now))
 
     @cached_property
     def _third_door(self) -> ThirdDoor:

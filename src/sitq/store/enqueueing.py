@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
@@ -23,8 +23,11 @@ MANY = 20
 """From so many rows on a way to insert in bulk is the faster one."""
 
 
-def with_scheduled(rows: Sequence[TaskRow], now: datetime) -> list[TaskRow]:
-    """The rows, marked where they are due later than ``now``: the claim passes over them until then."""
+def with_scheduled(rows: Sequence[TaskRow], clock: Callable[[], datetime]) -> Sequence[TaskRow]:
+    """The rows, marked where they are due later than now: the claim passes over them until then."""
+    if all(row.get("due_at") is None for row in rows):
+        return rows
+    now = clock()
     return [row if row.get("due_at") is None else row | {"scheduled": row["due_at"] > now} for row in rows]
 
 
@@ -60,6 +63,9 @@ def is_one_statement(rows: Sequence[TaskRow]) -> bool:
 
 def insert_all(session: Door, models: StoreModels, rows: Sequence[TaskRow]) -> None:
     """Insert rows; those that have the same columns go together."""
+    if len(rows) == 1:
+        insert_alike(session, models, tuple(rows[0]), rows)
+        return
     for keys, alike in groupby(rows, key=tuple):
         insert_alike(session, models, keys, list(alike))
 
