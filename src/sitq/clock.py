@@ -31,8 +31,10 @@ class Clock:
     @property
     def is_stale(self) -> bool:
         """Whether what was read should be read again: time has passed, or this machine slept or was set."""
+        if self._reading is None:
+            return False
         steady, local = time.monotonic() - self._read_at, time.time() - self._local_at
-        return self._reading is not None and (steady > READ_EVERY or abs(local - steady) > JUMP)
+        return steady > READ_EVERY or abs(local - steady) > JUMP
 
     def set_by(self, read: Callable[[], datetime | None]) -> None:
         """Read the clock there a few times, and take it that the answer was half of the way; ``None`` ends it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from itertools import count
 from typing import TypeVar, cast
 
 from sqlalchemy import Connection
@@ -41,7 +40,9 @@ class WriteConnection:
 
         Work that executes one statement ``alone`` needs no transaction around it, which may save ways to a server.
         """
-        for tried in count(1):
+        tried = 0
+        while True:
+            tried += 1
             was_kept = self._connection is not None
             try:
                 return self._access.call(self._transact_alone if alone else self._transact, work)
@@ -52,7 +53,6 @@ class WriteConnection:
                 if not self._may_try_again(error, tried, was_kept):
                     raise
                 time.sleep(random.uniform(0, LONGEST_PAUSE) * (tried - 1))
-        raise AssertionError("counting does not end")
 
     def _may_try_again(self, error: BaseException, tried: int, was_kept: bool) -> bool:
         if self._access.lost_race(error):

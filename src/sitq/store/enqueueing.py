@@ -25,7 +25,10 @@ MANY = 20
 
 def with_scheduled(rows: Sequence[TaskRow], clock: Callable[[], datetime]) -> Sequence[TaskRow]:
     """The rows, marked where they are due later than now: the claim passes over them until then."""
-    if all(row.get("due_at") is None for row in rows):
+    for row in rows:
+        if row.get("due_at") is not None:
+            break
+    else:
         return rows
     now = clock()
     return [row if row.get("due_at") is None else row | {"scheduled": row["due_at"] > now} for row in rows]
