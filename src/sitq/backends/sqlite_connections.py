@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("sitq.sqlite")
 
 # Between tries to take a lock, in seconds. SQLite's own backoff sleeps up to 100 ms and starves writers.
-SHORTEST_TRY, LONGEST_TRY = 0.0002, 0.001
+PAUSES, LATER_PAUSES = (0.00005, 0.0003), (0.0002, 0.001)
+
+SOON = 50
+"""So many tries follow each other quickly: most who hold the lock commit within some milliseconds."""
 
 
 def connect(options: SQLiteOptions, *, create: bool = False, alter: bool = True) -> sqlite3.Connection:
@@ -117,9 +120,10 @@ def be_impatient(driver: sqlite3.Connection) -> None:
 
 def try_long(driver: sqlite3.Connection, statement: str, options: SQLiteOptions) -> None:
     """Execute a statement on an impatient connection, trying often, for as long as ``connection_timeout``."""
-    deadline = time.monotonic() + options.connection_timeout
+    deadline, tries = time.monotonic() + options.connection_timeout, 1
     while not try_once(driver, statement, deadline):
-        time.sleep(random.uniform(SHORTEST_TRY, LONGEST_TRY))
+        time.sleep(random.uniform(*(PAUSES if tries <= SOON else LATER_PAUSES)))
+        tries += 1
 
 
 def try_once(driver: sqlite3.Connection, statement: str, deadline: float) -> bool:
