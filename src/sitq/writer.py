@@ -97,6 +97,12 @@ class Writer:
 
     def write(self, write: Write[T]) -> T:
         """Commit a write and return its outcome; blocks while another thread commits."""
+        if self._committing.acquire(blocking=False):
+            try:
+                if not self._waiting:  # most come alone, and need not stand in a line
+                    return self._connection.commit(write.call, alone=write.alone)
+            finally:
+                self._committing.release()
         self._waiting.append(write)
         with self._committing:
             while not write.done:
