@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, bindparam, case, cast, func, literal_column, null, select, union_all
 from sqlalchemy.orm import aliased
@@ -21,35 +21,23 @@ NULL: ColumnElement[Any] = literal_column("NULL")
 NO_TIME = cast(null(), Moment)
 
 
-class Counted(NamedTuple):
-    """A row of ``count_by_indexes``: a group, and whether its oldest is to be sought among those without a time."""
-
-    queue: str
-    status: str
-    tasks: int
-    scheduled: int
-    retrying: int
-    oldest_due_at: datetime | None
-    is_to_seek: int
-
-
 def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
     """The tasks by queue and status, in one statement and hence of one moment.
 
     Each index counts its own. Rows that are in none, or in two, because somebody wrote them by hand, show in
     the number of all rows: then every task is looked at.
     """
-    rows = session.execute(count_by_indexes(models), {"now": now})
-    *groups, total = [Counted(*row) for row in rows]
-    if sum(group.tasks for group in groups) == total.tasks:
-        return [TaskGroup(*sought(session, models, group)[:-1]) for group in groups]
+    *counted, (total, _) = [
+        (TaskGroup(*group), is_to_seek)
+        for *group, is_to_seek in session.execute(count_by_indexes(models), {"now": now})
+    ]
+    if sum(group.tasks for group, _ in counted) == total.tasks:
+        return [sought(session, models, group) if is_to_seek else group for group, is_to_seek in counted]
     return [TaskGroup(*row) for row in session.execute(count_by_rows(models), {"now": now})]
 
 
-def sought(session: Door, models: Models, group: Counted) -> Counted:
-    """The group with the time of its oldest, for which rows are looked at where the first enqueued tells none."""
-    if not group.is_to_seek:
-        return group
+def sought(session: Door, models: Models, group: TaskGroup) -> TaskGroup:
+    """The group with the time of its oldest of those without a time of their own, for which rows are looked at."""
     task = models.task
     without = select(func.min(task.created_at)).where(is_due(task), task.queue == group.queue, task.due_at.is_(None))
     return group._replace(oldest_due_at=session.execute(without).scalar())
@@ -57,7 +45,10 @@ def sought(session: Door, models: Models, group: Counted) -> Counted:
 
 @lru_cache
 def count_by_indexes(models: Models) -> Any:
-    """Groups of tasks as ``Counted``, several for a queue and a status, and last a row with the number of all tasks."""
+    """Groups of tasks, several for a queue and a status, and last a row with the number of all tasks.
+
+    Each row says last whether the oldest of its group is to be ``sought``.
+    """
     task = models.task
     others = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, ZERO).group_by(task.queue, task.status)
     return union_all(
