@@ -32,10 +32,10 @@ def test_each_row_keeps_its_own_values(backend: sitq.SQLiteBackend, count: int) 
     sent = [(number % 3, {"n": number}) for number in range(count)]
     ids = queue.enqueue_many(divmod, sent)
     assert backend.list_all_tasks() == ids
-    with backend, sitq.SQLiteBackend(":memory:") as other:
-        tasks = [backend.get_task(task_id) for task_id in ids]
-        assert [queue.serializer.load_value(task.args) for task in tasks if task and task.args] == sent
-        assert {task.queue for task in tasks if task} == {"default"}
+    tasks = [backend.get_task(task_id) for task_id in ids]
+    assert [queue.serializer.load_value(task.args) for task in tasks if task and task.args] == sent
+    assert {task.queue for task in tasks if task} == {"default"}
+    with sitq.SQLiteBackend(":memory:") as other:
         sitq.copy(backend, other)
         assert other.list_all_tasks() == ids
 

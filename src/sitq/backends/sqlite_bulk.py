@@ -28,24 +28,49 @@ MOST_BYTES = 64_000
 """Of the parameters of one statement: the driver keeps them with it until it is executed again."""
 
 
+class Insertion:
+    """What is known of the INSERTs into certain columns of a table: how they read, and what the driver takes.
+
+    Args:
+        dialect: the engine's.
+        table: where the rows go.
+        columns: the names of their columns, in the order of their values.
+        replacing: whether rows with the same key give way.
+    """
+
+    def __init__(self, dialect: Dialect, table: Table, columns: tuple[str, ...], replacing: bool) -> None:
+        quoted = dialect.identifier_preparer
+        self._beginning = f"INSERT {'OR REPLACE ' if replacing else ''}INTO {quoted.format_table(table)} "
+        self._names = tuple(quoted.quote(column) for column in columns)
+        self.processes = [processor_of(table.c[column].type, dialect) for column in columns]
+        self.of_one_row = self.statement((False,) * len(columns), 1)
+
+    def statement(self, common: tuple[bool, ...], count: int) -> str:
+        """The INSERT of so many rows; the values of the ``common`` columns are the same in all of them."""
+        return self._beginning + from_values(self._names, common, count)
+
+
+@lru_cache(maxsize=100)
+def insertion(dialect: Dialect, table: Table, columns: tuple[str, ...], replacing: bool) -> Insertion:
+    """These are the same for many rounds of a worker."""
+    return Insertion(dialect, table, columns, replacing)
+
+
 def insert_together(
     connection: Connection, table: Table, columns: Sequence[str], rows: Iterable[Row], *, replacing: bool = False
 ) -> bool:
     """See ``BulkInsert``; names that mean the tables of another schema are left to SQLAlchemy."""
     if connection.get_execution_options().get("schema_translate_map"):
         return False
-    processes = [processor_of(table.c[column].type, connection.dialect) for column in columns]
-    begin = beginning(connection.dialect, table, replacing)
-    names = quoted_names(connection.dialect, tuple(columns))
-    one_by_one = begin + from_values(names, (False,) * len(names), 1)
+    inserting = insertion(connection.dialect, table, tuple(columns), replacing)
     for some in parted(list(rows), MOST_PARAMETERS // len(columns)):
-        values = processed_columns(some, processes)
+        given = processed_columns(some, inserting.processes)
         if len(some) in SIZES:
-            common, parameters = bound(values)
+            common, parameters = bound(given)
             if sum(map(getsizeof, parameters)) <= MOST_BYTES:
-                connection.exec_driver_sql(begin + from_values(names, common, len(some)), parameters)
+                connection.exec_driver_sql(inserting.statement(common, len(some)), parameters)
                 continue
-        connection.exec_driver_sql(one_by_one, list(zip(*values, strict=True)))
+        connection.exec_driver_sql(inserting.of_one_row, list(zip(*given, strict=True)))
     return True
 
 
@@ -92,20 +117,8 @@ def bound(columns: Sequence[Sequence[Any]]) -> tuple[tuple[bool, ...], Row]:
 
 
 @lru_cache(maxsize=100)
-def beginning(dialect: Dialect, table: Table, replacing: bool) -> str:
-    """How the INSERT begins."""
-    return f"INSERT {'OR REPLACE ' if replacing else ''}INTO {dialect.identifier_preparer.format_table(table)} "
-
-
-@lru_cache(maxsize=100)
-def quoted_names(dialect: Dialect, columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of columns, as they stand in statements."""
-    return tuple(dialect.identifier_preparer.quote(column) for column in columns)
-
-
-@lru_cache(maxsize=100)
 def from_values(columns: tuple[str, ...], common: tuple[bool, ...], count: int) -> str:
-    """How it goes on, for so many rows; the values of the ``common`` columns are the same in all of them."""
+    """The columns and values of an INSERT; see ``Insertion.statement``."""
     shared = [column for column, is_common in zip(columns, common, strict=True) if is_common]
     varying = [column for column, is_common in zip(columns, common, strict=True) if not is_common]
     every = ", ".join((*shared, *varying))
