@@ -22,8 +22,8 @@ from ..shortcut import Shortcut
 from ..wakeups import Wakeups
 from .dialects import checked_source, register
 from .grants import AccessLists, ServerOptions, postgresql_grants, take_lists
-from .postgresql_bulk import as_recordset, copy_in, recordset
-from .postgresql_commits import PostgreSQLShortcut, can_commit_itself, committing_itself
+from .postgresql_bulk import as_recordset, copy_in, is_sync_psycopg, recordset
+from .postgresql_commits import PostgreSQLShortcut, committing_itself
 from .postgresql_errors import LOST_RACES, sqlstate, translate
 from .postgresql_listening import HEARING, OwnVoice, PostgreSQLEar
 from .servers import LONGEST_PAUSE, ServerBackend, ServerDialect
@@ -186,7 +186,7 @@ class PostgreSQLDialect(ServerDialect):
         return committing_itself(connection)
 
     def shortcut(self, connection: Connection, note_time: Callable[[float], None]) -> Shortcut | None:
-        if not can_commit_itself(connection):
+        if not is_sync_psycopg(connection):
             return None
         return PostgreSQLShortcut(connection, Unheard(connection), note_time)
 

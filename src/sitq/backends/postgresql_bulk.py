@@ -15,6 +15,11 @@ from ..columns import in_utc
 from ..query_log import log_query
 
 
+def is_sync_psycopg(connection: Connection) -> bool:
+    """Whether it is psycopg from sync code, which speaks COPY and begins transactions by a message of their own."""
+    return connection.dialect.driver == "psycopg" and not connection.dialect.is_async
+
+
 def copy_in(
     connection: Connection,
     table: Table,
@@ -24,7 +29,7 @@ def copy_in(
     replacing: bool = False,
 ) -> bool:
     """See ``BulkInsert``: COPY, which knows no replacing, by sync psycopg; about twice as fast as INSERT."""
-    if replacing or connection.dialect.driver != "psycopg" or connection.dialect.is_async:
+    if replacing or not is_sync_psycopg(connection):
         return False
     quoted = connection.dialect.identifier_preparer
     names = ", ".join(quoted.quote(name) for name in columns)

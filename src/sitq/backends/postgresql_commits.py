@@ -15,20 +15,16 @@ from typing import Any, Self
 
 from sqlalchemy import Connection
 
+from .postgresql_bulk import is_sync_psycopg
 from .postgresql_listening import arriving_at
 from .unheard import Unheard
-
-
-def can_commit_itself(connection: Connection) -> bool:
-    """Whether its driver is one that begins transactions in that way."""
-    return connection.dialect.driver == "psycopg" and not connection.dialect.is_async
 
 
 @contextmanager
 def committing_itself(connection: Connection) -> Iterator[bool]:
     """Let statements commit themselves meanwhile, and say whether they do; no transaction is open before and after."""
     driver: Any = connection.connection.dbapi_connection
-    if not can_commit_itself(connection) or has_news(driver):
+    if not is_sync_psycopg(connection) or has_news(driver):
         yield False
         return
     driver.autocommit = True
