@@ -213,8 +213,6 @@ def run_group(connection: Connection, group: list[Write[Any]]) -> list[Any]:
 
 def hand_over(writes: list[Write[Any]]) -> None:
     """Wake the coroutines that await these writes: one call into each event loop."""
-    if len(writes) == 1 and writes[0].future is None:  # a thread's, which waits for nothing else
-        return
     by_loop: dict[asyncio.AbstractEventLoop, list[Write[Any]]] = {}
     for write in writes:
         if write.future is not None:

@@ -25,10 +25,7 @@ MANY = 20
 
 def with_scheduled(rows: Sequence[TaskRow], clock: Callable[[], datetime]) -> Sequence[TaskRow]:
     """The rows, marked where they are due later than now: the claim passes over them until then."""
-    for row in rows:
-        if row.get("due_at") is not None:
-            break
-    else:
+    if not [row for row in rows if row.get("due_at") is not None]:
         return rows
     now = clock()
     return [row if row.get("due_at") is None else row | {"scheduled": row["due_at"] > now} for row in rows]
