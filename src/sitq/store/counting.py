@@ -22,7 +22,7 @@ NO_TIME = cast(null(), Moment)
 
 
 def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
-    """The tasks by queue and status, in one statement and hence of one moment.
+    """The tasks by queue and status, in one statement and hence of one moment, but for a time that is ``sought``.
 
     Each index counts its own. Rows that are in none, or in two, because somebody wrote them by hand, show in
     the number of all rows: then every task is looked at.
@@ -77,7 +77,7 @@ def due(models: Models) -> Select[Any]:
 def released(models: Models) -> Select[Any]:
     """What ``due`` cannot tell of those that have a time or were tried before."""
     task = models.task
-    to_come, past = count_where(task.due_at > now()), func.min(case((task.due_at <= now(), task.due_at)))
+    to_come, past = count_where(task.due_at > asked_at()), func.min(case((task.due_at <= asked_at(), task.due_at)))
     rows = select(task.queue, QUEUED, ZERO, to_come, retrying(task), past, ZERO)
     return rows.where(is_timed(task), task.scheduled == FALSE).group_by(task.queue)
 
@@ -92,7 +92,7 @@ def scheduled(models: Models) -> Select[Any]:
 def overdue(models: Models) -> Select[Any]:
     """Those of them whose time has come, few as a rule; by their order they are found in the index of times."""
     task = models.task
-    few = select(task.queue, task.due_at).where(is_scheduled(task), task.due_at <= now()).order_by(task.due_at)
+    few = select(task.queue, task.due_at).where(is_scheduled(task), task.due_at <= asked_at()).order_by(task.due_at)
     some = few.limit(literal_column(str(sys.maxsize))).subquery()  # without a limit the order counts for nothing
     rows = select(some.c.queue, QUEUED, ZERO, -func.count(), ZERO, func.min(some.c.due_at), ZERO)
     return rows.group_by(some.c.queue)
@@ -101,12 +101,12 @@ def overdue(models: Models) -> Select[Any]:
 def timeless(models: Models) -> Select[Any]:
     """Those that somebody wrote by hand without a time: ``scheduled`` has counted the ones that were tried before."""
     task = models.task
-    untried = func.count(case((func.coalesce(task.retry_count, 0) <= 0, 1)))
+    untried = count_where(func.coalesce(task.retry_count, 0) <= 0)
     rows = select(task.queue, QUEUED, untried, untried - func.count(), ZERO, func.min(task.created_at), ZERO)
     return rows.where(is_scheduled(task), task.due_at.is_(None)).group_by(task.queue)
 
 
-def now() -> ColumnElement[datetime]:
+def asked_at() -> ColumnElement[datetime]:
     """The moment of the question."""
     return bindparam("now", type_=UTCDateTime())
 
@@ -127,14 +127,14 @@ def count_by_rows(models: Models) -> Any:
     task = models.task
     status = func.coalesce(task.status, QUEUED)
     waits = status == QUEUED
-    due = waits & (task.due_at.is_(None) | (task.due_at <= now()))
+    is_past = waits & (task.due_at.is_(None) | (task.due_at <= asked_at()))
     return select(
         task.queue,
         status.label("status"),
         func.count().label("tasks"),
-        count_where(waits & (task.due_at > now())),
+        count_where(waits & (task.due_at > asked_at())),
         count_where(waits & (task.retry_count > 0)),
-        func.min(case((due, func.coalesce(task.due_at, task.created_at)))),
+        func.min(case((is_past, func.coalesce(task.due_at, task.created_at)))),
     ).group_by(task.queue, status)
 
 
