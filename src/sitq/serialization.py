@@ -148,17 +148,23 @@ class CloudpickleSerializer(ValueSerializer):
     """
 
     def __init__(self, *, signing_keys: Mapping[str, str | bytes] | None = None) -> None:
+        self._signer = None if signing_keys is None else Signer(signing_keys)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Remember no function."""
         self._references: WeakKeyDictionary[Callable[..., Any], bytes] = WeakKeyDictionary()
         self._latest: tuple[Callable[[], object], bytes] = (object, b"")  # of these; what comes in bulk is one function
         self._loaded: tuple[bytes, object] = (b"", None)
-        self._signer = None if signing_keys is None else Signer(signing_keys)
 
     def __getstate__(self) -> dict[str, Any]:
         """On its way into a worker's child processes: what it remembers of functions stays here."""
-        return {**vars(self), "_references": None, "_latest": (object, b""), "_loaded": (b"", None)}
+        remembered = ("_references", "_latest", "_loaded")
+        return {name: value for name, value in vars(self).items() if name not in remembered}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _references=WeakKeyDictionary())
+        vars(self).update(state)
+        self._forget()
 
     def dump_call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, task_id: str
