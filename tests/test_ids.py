@@ -50,7 +50,9 @@ def test_more_ids_than_ticks_in_a_millisecond_carry_into_the_next(monkeypatch: p
     assert {uuid.UUID(text).version for text in made} == {7}
 
 
-def test_many_ids_sort_between_those_made_before_and_after() -> None:
+def test_many_ids_sort_between_those_made_before_and_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "_source", ids._IdSource())
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_700_000_000_000_000_000)
     made = [new_id(), *new_ids(5_000), new_id(), *new_ids(3), new_id()]
     assert made == sorted(set(made))
     assert {uuid.UUID(text).version for text in made} == {7}

@@ -49,6 +49,7 @@ def test_rows_with_nothing_in_common_but_their_columns(backend: sitq.SQLiteBacke
             "function": b"%d" % number,
             "queue": f"queue {number % 7}",
             "priority": number,
+            "max_retries": int(number % 10 in (0, 9)),
             "timeout": None if number % 2 else 1.5,
             "created_at": datetime(2026, 1, 1, second=number % 60, tzinfo=UTC),
         }
@@ -79,6 +80,7 @@ def test_results_in_bulk_take_the_place_of_earlier_ones(backend: sitq.SQLiteBack
             for claim in claims
         ]
         assert backend.finish(outcomes) == [True] * 120
+        assert backend.finish([*outcomes, *outcomes]) == [True] * 240
         results = [backend.get_result(task_id) for task_id in ids]
         assert [result.value for result in results if result] == [value + task_id.encode() for task_id in ids]
         for task_id in ids:

@@ -113,15 +113,23 @@ def test_the_oldest_is_found_beside_one_that_was_enqueued_before_it_and_tried_ag
     assert listing.get_stats().oldest_due_at == hours[1]
 
 
-def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend, by_hand: bool) -> None:
+    """With a row by hand that is in no index all of them are looked at; without, each index counts its own."""
     chance, now = random.Random(7), listing.now()
     times = [None, now - timedelta(hours=2), now - timedelta(hours=1), now + timedelta(hours=1)]
+    if by_hand:
+        stored(listing, status=None)
     for _ in range(150):
+        status = chance.choice(["queued", "queued", "queued", "running", "completed", "failed", "cancelled"])
+        due_at = chance.choice(times)
         stored(
             listing,
             queue=chance.choice(["a", "B", "c d"]),
-            status=chance.choice(["queued", "queued", "queued", "running", "completed", "failed", "cancelled", None]),
-            due_at=chance.choice(times),
+            status=status,
+            completed_at=None if status in ("queued", "running") else now,
+            due_at=due_at,
+            scheduled=status == "queued" and due_at is not None and chance.random() < 0.5,
             retry_count=chance.choice([0, 0, 1, 5]),
             priority=chance.choice([-1, 0, 3]),
         )
