@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, Engine, StaticPool, event, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import URL, Engine, event, make_url
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from databases import KINDS
-from ordering import AppBase, Order, app_engine, async_engine_of, confirm, count_orders
+from ordering import Order, app_engine, async_engine_of, confirm, count_orders
 from server_contract import emptied
 from sitq import SQLAlchemyBackend, SyncTaskQueue, TaskQueue
 from working import LONG, at_work, gate, reset, run, wait_at_gate, wait_started
@@ -138,20 +138,3 @@ def test_closing_the_backend_leaves_the_apps_connections_alone(engine: Engine) -
         with engine.connect() as again:
             assert again.connection.dbapi_connection is kept
     assert engine.pool is pool
-
-
-def test_a_worker_and_an_app_share_a_memory_database(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        engine: AsyncEngine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
-        async with engine.begin() as connection:
-            await connection.run_sync(AppBase.metadata.create_all)
-        async with at_work(SQLAlchemyBackend(engine)) as queue:
-            for number in range(10):
-                async with AsyncSession(engine) as session:
-                    task_id = queue.enqueue_in(session, confirm, number)
-                    session.add(Order(id=number + 1, task_id=task_id))
-                    await session.commit()
-                assert await queue.result(task_id, timeout=LONG) == number
-        await engine.dispose()
-
-    run(scenario)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event, select
+from sqlalchemy import Connection, Engine, create_engine, event, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -20,8 +19,6 @@ import sitq
 from ordering import AppBase, Order, app_engine, confirm
 from sitq import SQLAlchemyBackend, SQLiteBackend, SyncTaskQueue, TaskQueue
 from working import run
-
-IN_MEMORY: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
 
 
 @pytest.fixture
@@ -249,64 +246,3 @@ def test_a_file_is_the_same_by_whatever_name(path: Path, tmp_path: Path) -> None
             queue.enqueue_in(session, confirm, 1)
             session.commit()
         assert len(queue.list()) == 3
-
-
-def test_memory_is_the_same_only_by_the_engine() -> None:
-    with app_engine("sqlite://", **IN_MEMORY) as engine, app_engine("sqlite://", **IN_MEMORY) as other:
-        queue = SyncTaskQueue(SQLAlchemyBackend(engine))
-        queue.backend.initialize()
-        with Session(engine.execution_options(any_option=True)) as session:
-            task_id = queue.enqueue_in(session, confirm, 1)
-            session.commit()
-        with Session(other) as session, pytest.raises(sitq.ConfigurationError, match="lend the engine"):
-            queue.enqueue_in(session, confirm, 1)
-        assert [task.id for task in queue.list()] == [task_id]
-        queue.backend.close()
-
-
-@pytest.mark.parametrize("configured", [False, True], ids=["as it is", "configured"])
-def test_the_one_connection_of_a_static_pool_keeps_the_apps_transaction(configured: bool) -> None:
-    with app_engine("sqlite://", **IN_MEMORY) as engine:
-        if configured:
-            sitq.sqlite.configure(engine)
-        with SQLAlchemyBackend(engine, connection_timeout=0.01) as backend, Session(engine) as session:
-            queue = SyncTaskQueue(backend)
-            session.add(Order(id=1))
-            task_id = queue.enqueue_in(session, confirm, 1)
-            session.flush()
-            assert [task.id for task in queue.list()] == [task_id]  # a read on the one connection
-            with pytest.raises(sitq.DatabaseLockedError, match="enqueue_in"):
-                queue.enqueue(confirm, 2)
-            session.commit()
-            queue.enqueue(confirm, 3)
-            session.rollback()
-            assert session.get(Order, 1) is not None
-            session.rollback()
-            assert len(queue.list()) == 2
-
-
-def test_an_async_static_pool_is_one_database_for_app_and_queue() -> None:
-    async def scenario() -> None:
-        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
-        async with engine.begin() as connection:
-            await connection.run_sync(AppBase.metadata.create_all)
-        async with SQLAlchemyBackend(engine) as backend, AsyncSession(engine) as session:
-            queue = TaskQueue(backend)
-            session.add(Order(id=1))
-            task_id = queue.enqueue_in(session, confirm, 1)
-            await session.flush()
-            assert [task.id for task in await queue.list()] == [task_id]
-            other = asyncio.create_task(queue.enqueue(confirm, 2))  # waits for the app's transaction
-            await asyncio.sleep(0)
-            await session.commit()
-            assert {task.id for task in await queue.list()} >= {task_id}
-            await other
-            assert len(await queue.list()) == 2
-        await engine.dispose()
-
-    run(scenario)
-
-
-def test_a_memory_database_for_each_thread_is_refused() -> None:
-    with pytest.raises(sitq.ConfigurationError, match="StaticPool"):
-        SQLAlchemyBackend(create_engine("sqlite://"))

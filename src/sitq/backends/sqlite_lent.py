@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 from typing import Any
 
@@ -15,19 +12,18 @@ from sqlalchemy import (
     Connection,
     Engine,
     Insert,
-    PoolProxiedConnection,
     SingletonThreadPool,
     StaticPool,
     TableClause,
     event,
 )
+from sqlalchemy import Dialect as SQLAlchemyDialect
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import await_only
 
 from ..access import check_access
 from ..dialect import Dialect
 from ..engines import Engines
-from ..exceptions import BackendError, ConfigurationError, DatabaseLockedError, NotAvailableError
+from ..exceptions import BackendError, ConfigurationError, NotAvailableError
 from ..listening import Listener
 from ..sqlite import READS
 from ..wakeups import Wakeups
@@ -39,16 +35,16 @@ from .sqlite_errors import translate
 from .sqlite_joining import explain_locks, file_of
 from .sqlite_listening import listener_beside
 from .sqlite_options import SQLiteOptions, check_database, new_memory_name
+from .sqlite_turns import turns_on
 
-POLL = 0.002
-"""Between two looks at a connection that is in use, in seconds."""
+BEGIN = "BEGIN IMMEDIATE"
 
 
 class LentSQLiteDialect(Dialect):
     """How an app's engine is written without a change to the app's own transactions.
 
     Queue writes take the write lock when they begin, on a connection of their own. With ``StaticPool`` there
-    is but one connection, which is then used between the app's transactions.
+    is but one connection, which the app and the queue then use by turns.
     """
 
     borrows_engines = has_one_writer = True
@@ -82,9 +78,7 @@ class LentSQLiteDialect(Dialect):
         return reading_engine(engine)
 
     def end_reading(self, connection: Connection) -> None:
-        is_usable = not (connection.closed or connection.invalidated)
-        if isinstance(connection.engine.pool, StaticPool) and is_usable and not connection.in_transaction():
-            connection.begin()  # of which nobody hears; what returns in a transaction is not rolled back a second time
+        note_use(connection)
 
     def listener(self, engines: Engines, wakeups: Wakeups) -> Listener | None:
         file = file_of(self.source.url)
@@ -92,7 +86,9 @@ class LentSQLiteDialect(Dialect):
 
     def connect_to_write(self, engine: Engine) -> Connection:
         connection = writing_engine(engine, self.source.connection_timeout).connect()
-        if not isinstance(engine.pool, StaticPool):
+        if isinstance(engine.pool, StaticPool):
+            note_use(connection)
+        else:
             connection.detach()
             execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
         return connection
@@ -108,11 +104,11 @@ class LentSQLiteDialect(Dialect):
             found = execute(connection, "PRAGMA busy_timeout")
             execute(connection, f"PRAGMA busy_timeout={self._busy_timeout}")
             try:
-                take_write_lock(connection, self.source.connection_timeout)
+                take_write_lock(connection)
             finally:
                 execute(connection, f"PRAGMA busy_timeout={found}")
 
-        return begun_by(begin, engine)
+        return begun_by(begin, engine, engine.dialect)
 
     @property
     def _busy_timeout(self) -> int:
@@ -123,6 +119,7 @@ class LentSQLiteDialect(Dialect):
         # As sitq.schema wants it, and afterwards as the app had it.
         wanted = {"foreign_keys": 0, "legacy_alter_table": 1, "busy_timeout": self._busy_timeout}
         with writing_engine(engine, self.source.connection_timeout).connect() as connection:
+            note_use(connection)
             found = {name: execute(connection, f"PRAGMA {name}") for name in wanted}
             set_all(connection, wanted)
             try:
@@ -156,29 +153,34 @@ def no_keywords(url: object) -> dict[str, Any]:
 
 
 def reading_engine(engine: Engine) -> Engine:
-    """What only reads needs no lock on an engine that is configured to take it.
-
-    The one connection of a ``StaticPool`` may be in a transaction of the app's, of which a read ends nothing.
-    """
+    """What only reads needs no lock on an engine that is configured to take it."""
     if not isinstance(engine.pool, StaticPool):
         return engine.execution_options(**{READS: True})
-    dialect = copy(engine.dialect)
-    dialect.do_rollback = leave_alone  # type: ignore[method-assign]  # of this copy only
-    return watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
+    return watched(Engine(engine.pool, turns_on(engine).dialect_to_read(), engine.url, hide_parameters=True), engine)
 
 
-def leave_alone(dbapi_connection: PoolProxiedConnection) -> None:
-    """Do not roll back."""
+def note_use(connection: Connection) -> None:
+    """Let the pool roll nothing of the app's back when it gets its one connection back."""
+    is_usable = not (connection.closed or connection.invalidated)
+    if isinstance(connection.engine.pool, StaticPool) and is_usable:
+        turns_on(connection.engine).note(connection)
 
 
 def writing_engine(engine: Engine, timeout: float) -> Engine:
     """An engine over the same pool whose transactions begin with the write lock."""
-    return begun_by(partial(take_write_lock, timeout=timeout), engine)
+    if not isinstance(engine.pool, StaticPool):
+        return begun_by(take_write_lock, engine, engine.dialect)
+    turns = turns_on(engine)
+
+    def take_turn(connection: Connection) -> None:
+        turns.take(connection, timeout, partial(execute, connection, BEGIN))
+
+    return begun_by(take_turn, engine, turns.dialect_to_write())
 
 
-def begun_by(begin: Callable[[Connection], None], engine: Engine) -> Engine:
+def begun_by(begin: Callable[[Connection], None], engine: Engine, dialect: SQLAlchemyDialect) -> Engine:
     """An engine over the same pool whose transactions begin in this way, and not in the app's."""
-    made = watched(Engine(engine.pool, engine.dialect, engine.url, hide_parameters=True), engine)
+    made = watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
     event.listen(made, "begin", begin)
     return made
 
@@ -191,32 +193,13 @@ def watched(engine: Engine, other: Engine) -> Engine:
     return engine
 
 
-def take_write_lock(connection: Connection, timeout: float) -> None:
+def take_write_lock(connection: Connection) -> None:
     """Begin so that a read at the start of the transaction cannot turn out to be too old to write upon."""
     adapted: Any = connection.connection.dbapi_connection
-    driver = getattr(adapted, "driver_connection", adapted)
-    if isinstance(connection.engine.pool, StaticPool):
-        wait_for_the_app(driver, timeout, pause_on_loop if connection.dialect.is_async else time.sleep)
-    elif driver.in_transaction:  # which a driver with autocommit=False has begun
+    driver = getattr(adapted, "driver_connection", adapted)  # detached, the connection itself does not know it
+    if driver.in_transaction:  # which a driver with autocommit=False has begun
         execute(connection, "ROLLBACK")
-    execute(connection, "BEGIN IMMEDIATE")
-
-
-def pause_on_loop(seconds: float) -> None:
-    """Let the event loop of this greenlet do something else meanwhile."""
-    await_only(asyncio.sleep(seconds))
-
-
-def wait_for_the_app(driver: Any, timeout: float, pause: Callable[[float], None]) -> None:
-    """Wait until the app has ended the transaction that the one connection of its pool is in."""
-    deadline = time.monotonic() + timeout
-    while driver.in_transaction:
-        if time.monotonic() >= deadline:
-            raise DatabaseLockedError(
-                "the one connection of the engine's StaticPool is in a transaction of yours: end it first, or write in "
-                "it, queue.enqueue_in(session, ...)"
-            )
-        pause(POLL)
+    execute(connection, BEGIN)
 
 
 def set_all(connection: Connection, pragmas: dict[str, Any]) -> None:
