@@ -36,7 +36,7 @@ from sitq import ConfigurationError, ForeignTableError, InvalidArgumentError, Sc
 from sitq.testing.records import MOMENT, completed, new_row, request
 
 OWN = ("tasks", "results", "sitq_queues")
-INDEXES = {"claim", "due", "ended", "lease", "timed"}
+INDEXES = {"claim", "due", "history", "lease", "timed"}
 
 
 def plain_base() -> Any:
@@ -281,8 +281,8 @@ def test_a_lost_index_is_told_by_check_schema(url: URL) -> None:
     with sitq.SQLAlchemyBackend(url) as backend:
         backend.check_schema()
         with engine.begin() as connection:
-            connection.execute(text("DROP INDEX ix_tasks_ended" + (" ON tasks" if "maria" in url.drivername else "")))
-        with pytest.raises(SchemaError, match="the index ix_tasks_ended of tasks is missing"):
+            connection.execute(text("DROP INDEX ix_tasks_history" + (" ON tasks" if "maria" in url.drivername else "")))
+        with pytest.raises(SchemaError, match="the index ix_tasks_history of tasks is missing"):
             backend.check_schema()
 
 

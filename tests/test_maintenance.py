@@ -206,8 +206,8 @@ def test_purge_asks_its_index(path: Path) -> None:
                 seen.append(str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all()))
 
         backend._database.read(note)
-    assert "COVERING INDEX ix_tasks_ended" in seen[0]
-    assert "ix_tasks_ended (queue=? AND status=? AND completed_at<?)" in seen[1]
+    assert "COVERING INDEX ix_tasks_history" in seen[0]
+    assert "ix_tasks_history (queue=? AND status=? AND completed_at<?)" in seen[1]
 
 
 def test_writers_get_in_between_the_batches_of_a_purge(path: Path) -> None:
@@ -436,4 +436,4 @@ def test_the_index_of_ended_tasks_serves_the_statements_that_are_sent(path: Path
             for statement in sent[:2]:
                 values = ("x",) * (statement.count("?") - 1) + (1,)
                 plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all())
-                assert "ix_tasks_ended" in plan, plan
+                assert "ix_tasks_history" in plan, plan

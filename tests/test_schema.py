@@ -128,7 +128,7 @@ def test_without_auto_upgrade_the_error_names_both_revisions_and_the_command(pat
 def test_without_auto_upgrade_a_schema_that_lacks_only_indexes_is_served_with_one_warning(path: Path) -> None:
     older = schema.REVISIONS[-2]
     ensure(path)
-    execute(path, f"DROP INDEX ix_tasks_ended; UPDATE {schema.VERSION_TABLE} SET version_num = '{older}'")
+    execute(path, f"DROP INDEX ix_tasks_history; UPDATE {schema.VERSION_TABLE} SET version_num = '{older}'")
     before = dump(path)
     with pytest.warns(SitqWarning, match=rf"{older}.*{schema.HEAD}.*sitq upgrade tasks\.db") as caught:
         ensure(path, auto_upgrade=False)
@@ -289,7 +289,7 @@ REBUILT = "CREATE TABLE new AS SELECT * FROM {0}; DROP TABLE {0}; ALTER TABLE ne
     [
         (
             (
-                "DROP INDEX ix_tasks_claim; DROP INDEX ix_tasks_ended; DROP INDEX ix_tasks_timed; "
+                "DROP INDEX ix_tasks_claim; DROP INDEX ix_tasks_history; DROP INDEX ix_tasks_timed; "
                 "ALTER TABLE tasks DROP COLUMN queue"
             ),
             "tasks.queue is missing",

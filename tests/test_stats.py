@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from listeners import listening
+from sitq import SQLAlchemyBackend, SyncTaskQueue
 from sitq.backends.base import BaseBackend
 from sitq.backends.sqlite import SQLiteBackend
 from sitq.ids import new_id
@@ -113,13 +115,24 @@ def test_the_oldest_is_found_beside_one_that_was_enqueued_before_it_and_tried_ag
     assert listing.get_stats().oldest_due_at == hours[1]
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
-def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend, by_hand: bool) -> None:
-    """With a row by hand that is in no index all of them are looked at; without, each index counts its own."""
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        {},
+        {"status": None},
+        {"status": "completed"},
+        {"status": "queued", "completed_at": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"status": "running", "completed_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    ],
+    ids=str,
+)
+def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend, by_hand: dict[str, Any]) -> None:
+    """Each index counts its own; where a row by hand is in two, all of them are looked at."""
     chance, now = random.Random(7), listing.now()
     times = [None, now - timedelta(hours=2), now - timedelta(hours=1), now + timedelta(hours=1)]
     if by_hand:
-        stored(listing, status=None)
+        stored(listing)
+        write(listing, by_hand)
     for _ in range(150):
         status = chance.choice(["queued", "queued", "queued", "running", "completed", "failed", "cancelled"])
         due_at = chance.choice(times)
@@ -134,6 +147,13 @@ def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend,
             priority=chance.choice([-1, 0, 3]),
         )
     assert listing.get_stats() == BaseBackend.get_stats(listing)
+
+
+def write(listing: BaseBackend, by_hand: dict[str, Any]) -> None:
+    """Change the only task past sitq."""
+    assert isinstance(listing, SQLAlchemyBackend), "nothing else keeps what was stored past its queue"
+    with listing.engine.begin() as connection:
+        connection.execute(update(Task).values(by_hand))
 
 
 def test_many_queues_are_counted(backend: BaseBackend) -> None:
@@ -160,12 +180,17 @@ def test_rows_that_were_written_by_hand_are_counted_as_they_are(tmp_path: Path) 
             assert backend.get_stats() == BaseBackend.get_stats(backend), change
 
 
-@pytest.mark.parametrize("others", ["waiting", "future", "retried"])
-def test_no_row_is_looked_at_to_count_those_that_wait(tmp_path: Path, others: str) -> None:
+@pytest.mark.parametrize("others", ["waiting", "future", "retried", "ended"])
+def test_no_row_is_looked_at_to_count_tasks(tmp_path: Path, others: str) -> None:
     """In SQLite's plan, each search of the table is in an index that covers what it asks for."""
-    columns = {"waiting": {}, "future": {"due_at": datetime(2199, 1, 1, tzinfo=UTC)}, "retried": {"retry_count": 2}}
+    columns: dict[str, dict[str, Any]] = {
+        "future": {"due_at": datetime(2199, 1, 1, tzinfo=UTC)},
+        "retried": {"retry_count": 2},
+    }
     with SQLiteBackend(tmp_path / "tasks.db") as backend:
-        backend.enqueue([new_row(**columns[others]) for _ in range(50)])
+        task_ids = backend.enqueue([new_row(**columns.get(others, {})) for _ in range(50)])
+        if others == "ended":
+            SyncTaskQueue(backend).cancel(task_ids)
         backend.optimize()
         statements: list[tuple[str, Any]] = []
 
@@ -173,7 +198,7 @@ def test_no_row_is_looked_at_to_count_those_that_wait(tmp_path: Path, others: st
             statements.append((statement, parameters))
 
         with listening(backend.engine, "before_cursor_execute", note):
-            assert backend.get_stats().pending_tasks == 50
+            assert backend.get_stats().total_tasks == 50
         selects = [each for each in statements if "SELECT" in each[0]]
         with sqlite3.connect(tmp_path / "tasks.db") as connection:
             plans = [

@@ -34,14 +34,16 @@ class PartialIndex(Index):
 def task_indexes(table_name: str) -> tuple[Index, ...]:
     """The indexes of a task table.
 
-    Due tasks in the order of the claim, future ones, leases, ended ones, waiting ones that have a time or were tried
-    before, and held keys.
+    Due tasks in the order of the claim, future ones, leases, those that neither wait nor run, waiting ones that have a
+    time or were tried before, and held keys. Every task is in one of due, future, leases and history; what is in two,
+    since somebody wrote it by hand, is in history with the status of another one. So tasks are counted there.
     """
     due = (column("status") == text("'queued'")) & (column("scheduled") == text("FALSE"))
     future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))
     running = column("status") == text("'running'")
     held = column("unique_key").is_not(None)
-    ended = column("completed_at").is_not(None)
+    is_elsewhere = text("status NOT IN ('queued', 'running')")
+    over = column("completed_at").is_not(None) | column("status").is_(None) | is_elsewhere
     timed = (column("status") == text("'queued'")) & (
         column("due_at").is_not(None) | (column("retry_count") > text("0"))
     )
@@ -51,7 +53,7 @@ def task_indexes(table_name: str) -> tuple[Index, ...]:
         ),
         PartialIndex(f"ix_{table_name}_due", "status", "scheduled", "due_at", where=future),
         PartialIndex(f"ix_{table_name}_lease", "status", "lease_until", where=running),
-        PartialIndex(f"ix_{table_name}_ended", "queue", "status", "completed_at", where=ended),
+        PartialIndex(f"ix_{table_name}_history", "queue", "status", "completed_at", where=over),
         PartialIndex(f"ix_{table_name}_timed", "status", "scheduled", "queue", "due_at", "retry_count", where=timed),
         PartialIndex(f"uq_{table_name}_unique_key", "unique_key", unique=True, where=held),
     )

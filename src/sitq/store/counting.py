@@ -14,26 +14,25 @@ from ..columns import Moment, UTCDateTime
 from ..models import Models, TaskMixin
 from ..stats import TaskGroup
 from .door import Door
-from .tables import FALSE, QUEUED, TRUE, is_due, is_running, is_scheduled, is_timed
+from .tables import FALSE, QUEUED, RUNNING, TRUE, is_due, is_over, is_running, is_scheduled, is_timed
 
 ZERO: ColumnElement[Any] = literal_column("0")
-NULL: ColumnElement[Any] = literal_column("NULL")
 NO_TIME = cast(null(), Moment)
+
+UNTOLD, TWICE = 1, 2
+"""What may be in doubt about a group: since when its oldest is due, and whether its tasks were counted once."""
 
 
 def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
     """The tasks by queue and status, in one statement and hence of one moment, but for a time that is ``sought``.
 
-    Each index counts its own. Rows that are in none, or in two, because somebody wrote them by hand, show in
-    the number of all rows: then every task is looked at.
+    Each index counts its own. Where rows are in two of them, because somebody wrote them by hand, every task is
+    looked at.
     """
-    *counted, (total, _) = [
-        (TaskGroup(*group), is_to_seek)
-        for *group, is_to_seek in session.execute(count_by_indexes(models), {"now": now})
-    ]
-    if sum(group.tasks for group, _ in counted) == total.tasks:
-        return [sought(session, models, group) if is_to_seek else group for group, is_to_seek in counted]
-    return [TaskGroup(*row) for row in session.execute(count_by_rows(models), {"now": now})]
+    counted = [(TaskGroup(*group), doubt) for *group, doubt in session.execute(count_by_indexes(models), {"now": now})]
+    if any(doubt == TWICE for _, doubt in counted):
+        return [TaskGroup(*row) for row in session.execute(count_by_rows(models), {"now": now})]
+    return [sought(session, models, group) if doubt == UNTOLD else group for group, doubt in counted]
 
 
 def sought(session: Door, models: Models, group: TaskGroup) -> TaskGroup:
@@ -45,22 +44,31 @@ def sought(session: Door, models: Models, group: TaskGroup) -> TaskGroup:
 
 @lru_cache
 def count_by_indexes(models: Models) -> Any:
-    """Groups of tasks, several for a queue and a status, and last a row with the number of all tasks.
-
-    Each row says last whether the oldest of its group is to be ``sought``.
-    """
-    task = models.task
-    others = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, ZERO).group_by(task.queue, task.status)
+    """Groups of tasks, several for a queue and a status, each with what is in doubt about it."""
     return union_all(
-        others.where(is_running(task)),
-        others.where(task.completed_at.is_not(None)),
+        running(models),
+        over(models),
         due(models),
         released(models),
         scheduled(models),
         overdue(models),
         timeless(models),
-        select(NULL, NULL, func.count(), ZERO, ZERO, NULL, ZERO).select_from(task),
     )
+
+
+def running(models: Models) -> Select[Any]:
+    """Those in a worker's hands."""
+    task = models.task
+    rows = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, ZERO)
+    return rows.where(is_running(task)).group_by(task.queue, task.status)
+
+
+def over(models: Models) -> Select[Any]:
+    """Those that neither wait nor run, and those by hand that have ended, but wait or run by their status."""
+    task = models.task
+    doubt = case((func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING]), literal_column(str(TWICE))), else_=ZERO)
+    rows = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, doubt)
+    return rows.where(is_over(task)).group_by(task.queue, task.status)
 
 
 def due(models: Models) -> Select[Any]:
@@ -69,9 +77,10 @@ def due(models: Models) -> Select[Any]:
     counted = select(task.queue, func.count().label("tasks"), func.min(task.id).label("first_id"))
     groups = counted.where(is_due(task)).group_by(task.queue).subquery()
     since = case((first.due_at.is_(None), first.created_at))
-    untold = case((first.due_at.is_not(None) | first.created_at.is_(None), 1), else_=0)
+    is_untold = first.due_at.is_not(None) | first.created_at.is_(None)
+    doubt = case((is_untold, literal_column(str(UNTOLD))), else_=ZERO)
     rows = groups.outerjoin(first, first.id == groups.c.first_id)
-    return select(groups.c.queue, QUEUED, groups.c.tasks, ZERO, ZERO, since, untold).select_from(rows)
+    return select(groups.c.queue, QUEUED, groups.c.tasks, ZERO, ZERO, since, doubt).select_from(rows)
 
 
 def released(models: Models) -> Select[Any]:

@@ -55,6 +55,11 @@ def is_timed(task: type[TaskMixin]) -> ColumnElement[bool]:
     return (task.status == QUEUED) & (task.due_at.is_not(None) | (task.retry_count > literal_column("0")))
 
 
+def is_over(task: type[TaskMixin]) -> ColumnElement[bool]:
+    """The tasks that neither wait nor run, in the words of their index; and what is none of sitq's by its status."""
+    return task.completed_at.is_not(None) | task.status.is_(None) | task.status.not_in([QUEUED, RUNNING])
+
+
 def is_running(task: type[TaskMixin]) -> ColumnElement[bool]:
     """The tasks in a worker's hands, in the words of the leases' index."""
     return task.status == RUNNING
