@@ -16,7 +16,7 @@ from itertools import compress
 from random import random
 
 from .alarm import Alarm
-from .attempt import given_back, unstorable
+from .attempt import given_back
 from .attendant import Attendant
 from .backends.base import BaseBackend
 from .claims import Claim, ClaimRequest, Outcome, Token
@@ -25,6 +25,7 @@ from .execution import Execution
 from .heartbeat import Heartbeat
 from .isolation import Isolation
 from .lookout import Lookout
+from .refused import may_lie_in_an_outcome, write_one_by_one
 from .retention import purging
 from .retry import RetryPolicy, wait_before_retry
 from .serialization import Serializer
@@ -234,25 +235,11 @@ class Rounds:
         known = isinstance(exc, BackendError)
         fields = {"event": "round_failed", "error_type": type(exc).__qualname__, "failures": self._failures}
         logger.warning("round failed, trying again: %s", exc, extra=fields, exc_info=None if known else exc)
-        if self._failures >= SUSPECT_AFTER and _may_lie_in_an_outcome(exc):
-            await self._write_one_by_one()
+        if self._failures >= SUSPECT_AFTER and may_lie_in_an_outcome(exc):
+            await write_one_by_one(self._backend, self._unwritten)
         if self._stopping and time.monotonic() - self._last_answer > self._settings.lease:
             self._give_up()
         await asyncio.sleep(wait_before_retry(ROUND_POLICY, retry_count=self._failures - 1, random=random))
-
-    async def _write_one_by_one(self) -> None:
-        """Find the outcome that the database refuses, and let it not stand in the way of the others."""
-        while self._unwritten and await self._write_alone(self._unwritten[0]):
-            del self._unwritten[0]
-
-    async def _write_alone(self, outcome: Outcome) -> bool:
-        try:
-            await self._backend.afinish([outcome])
-        except Exception as exc:  # judged by whether the same without a value can be written
-            if outcome.value is None or not _may_lie_in_an_outcome(exc):
-                return False
-            return await self._write_alone(unstorable(outcome, exc))
-        return True
 
     def _give_up(self) -> None:
         fields = {"event": "outcomes_lost", "task_ids": [outcome.token.task_id for outcome in self._unwritten]}
@@ -298,8 +285,3 @@ class Rounds:
         self._lookout.join(THREADS_GRACE)
         if not self._held_tokens():  # else the worker's death is to be noticed
             self._presence.leave()
-
-
-def _may_lie_in_an_outcome(exc: Exception) -> bool:
-    """Say whether an outcome may be what the backend refuses; the named kinds of ``BackendError`` mean the database."""
-    return type(exc) is BackendError or not isinstance(exc, BackendError)
