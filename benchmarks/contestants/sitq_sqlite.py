@@ -11,6 +11,7 @@ from ..work import TASKS
 from . import Contestant
 
 CONCURRENCY = 100
+"""How many coroutines enqueue at once."""
 
 
 class Entry(Contestant):
@@ -20,6 +21,7 @@ class Entry(Contestant):
     durability = "WAL, synchronous=NORMAL"
     measures = ("one", "concurrent", "bulk", "drain", "drain_async", "drain_work")
     synchronous = "NORMAL"
+    slots = 100
 
     def backend(self) -> sitq.SQLAlchemyBackend:
         """Open the file."""
@@ -62,7 +64,7 @@ class Entry(Contestant):
 
     def work(self, task: str) -> None:
         """A worker."""
-        sitq.Worker(self.backend(), concurrency=CONCURRENCY).run()
+        sitq.Worker(self.backend(), concurrency=self.slots).run()
 
     def count_done(self) -> int:
         """Count the completed."""

@@ -60,6 +60,9 @@ class Dialect(ABC):
     claims_at_once = False
     """Whether a claim selects and leases in one statement."""
 
+    rounds_overlap = False
+    """Whether a worker does best to start what it has claimed only when its next round is under way."""
+
     index_hint: str | None = None
     """What makes the claim use an index, which the braces stand for; ``None`` where it is chosen well."""
 

@@ -2,6 +2,9 @@
 
 A round is one call of the backend. While tasks end, the next round follows at once with all that ended
 meanwhile; when a claim came back short, the worker waits for news.
+
+Where rounds overlap with work, about half of the slots run while the others are written and filled again: what a
+round has claimed is started when the next one is under way, so that the database does not wait for the worker.
 """
 
 from __future__ import annotations
@@ -15,7 +18,6 @@ from dataclasses import dataclass
 from itertools import compress
 from random import random
 
-from .alarm import Alarm
 from .attempt import given_back
 from .attendant import Attendant
 from .backends.base import BaseBackend
@@ -26,18 +28,13 @@ from .heartbeat import Heartbeat
 from .isolation import Isolation
 from .lookout import Lookout
 from .refused import may_lie_in_an_outcome, write_one_by_one
+from .rest import Rest
 from .retention import purging
 from .retry import RetryPolicy, wait_before_retry
 from .serialization import Serializer
-from .wakeups import queue_topic
+from .threads import let_threads_run
 
 logger = logging.getLogger("sitq.worker")
-
-POLL, POLL_IF_HEARING = 0.2, 0.5
-"""Seconds between looks for tasks unless told otherwise; the latter where the worker hears of other processes."""
-
-BREATH = 0.02
-"""Seconds without news before it asks when the next task is due: what has just been claimed begins first."""
 
 ROUND_POLICY = RetryPolicy(delay=0.05, max_delay=2.0)
 """How long to wait before a round that failed is tried again."""
@@ -50,6 +47,12 @@ THREADS_GRACE = 5.0
 
 SUSPECT_AFTER = 5
 """After so many rounds that failed in a row, outcomes are tried one by one."""
+
+LEAST_CLAIMED = 100
+"""So many tasks at least a round claims for the free slots, if it claims for half of all slots: fewer make it dear."""
+
+HANDOVER = 0.00002
+"""Seconds without the interpreter in which the writer's thread gets hold of it, to send a round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,13 +77,13 @@ class Rounds:
         self._settings = settings
         self._worker_id = worker_id
         self._loop = asyncio.get_running_loop()
-        self._wakeup = backend.wakeups.asubscribe(queue_topic(queue) for queue in settings.queues)
+        self._rest = Rest(backend, settings.queues, settings.poll_interval)
         self._execution = Execution(
             settings.serializer,
             slots=settings.concurrency,
             processes=settings.processes,
             now=backend.now,
-            on_end=self._wakeup.wake,
+            on_end=self._rest.end,
             transactions=backend,
             transaction_warning=settings.transaction_warning,
         )
@@ -96,19 +99,19 @@ class Rounds:
             on_isolated=self._notice_isolated,
         )
         self._unwritten: list[Outcome] = []
+        self._claimed: list[Claim] = []  # to be started
         self._stopping = False
         self._failures = 0
         self._last_answer = time.monotonic()
-        self._alarm = Alarm(backend, settings.queues, self._wakeup.wake)
 
     def stop(self) -> None:
         """Claim no more, and end when all that was claimed has ended and is written."""
         self._stopping = True
-        self._wakeup.wake()
+        self._rest.end()
 
     async def run(self) -> None:
         """Work until stopped. If cancelled, stop at once and give back what runs."""
-        with self._wakeup:
+        with self._rest:
             await asyncio.to_thread(self._presence.show)
             self._heartbeat.start()
             self._lookout.start()
@@ -136,11 +139,25 @@ class Rounds:
                 await self._recover(exc)
             else:
                 self._failures = 0
+                if self._claimed and self._backend.rounds_overlap and self._has_more_to_do(came_back_short):
+                    continue
+                self._start_claimed()
                 if not self._done():
-                    await self._wait(came_back_short)
+                    polling = self._execution.free_slots > 0 and not self._stopping
+                    await self._rest.pause(polling=polling, found_less=came_back_short)
 
     def _done(self) -> bool:
-        return self._stopping and not (self._unwritten or self._execution.outcomes or self._execution.unfinished)
+        left = self._unwritten or self._claimed or self._execution.outcomes or self._execution.unfinished
+        return self._stopping and not left
+
+    def _has_more_to_do(self, came_back_short: bool) -> bool:
+        """Whether another round can begin at once."""
+        return bool(self._execution.outcomes) or (not came_back_short and self._free_slots > 0)
+
+    def _start_claimed(self) -> None:
+        while self._claimed:
+            self._execution.start(self._claimed.pop())
+            self._attendant.attend()
 
     # One round.
 
@@ -150,6 +167,7 @@ class Rounds:
         self._unwritten.extend(self._take_outcomes())
         request = self._request()
         if request is None and not self._unwritten:
+            self._start_claimed()
             return False
         asked = self._loop.time()
         held, claims = await self._finish_and_claim(request)
@@ -157,36 +175,56 @@ class Rounds:
         if request is not None:
             alone = any(claim.isolated for claim in claims)
             self._isolation.claimed(self._loop.time(), alone=alone, asked=request.isolated)
-        for claim in await self._held_since(asked, claims):
-            self._execution.start(claim)
-            self._attendant.attend()
+        self._claimed = claims[::-1]
+        await self._drop_lapsed(asked)
         return request is not None and len(claims) < request.limit
 
-    async def _held_since(self, asked: float, claims: list[Claim]) -> list[Claim]:
-        """The claims that still hold: a blocked event loop may learn of them when their leases have lapsed."""
-        while claims and self._loop.time() - asked > self._settings.lease / 2:
+    async def _drop_lapsed(self, asked: float) -> None:
+        """Keep the claims that still hold: a blocked event loop may learn of them when their leases have lapsed."""
+        while self._claimed and self._loop.time() - asked > self._settings.lease / 2:
             asked = self._loop.time()
-            held = await self._backend.aextend([claim.token for claim in claims], self._settings.lease)
-            claims = list(compress(claims, held))
-        return claims
+            try:
+                held = await self._backend.aextend([claim.token for claim in self._claimed], self._settings.lease)
+            except Exception:
+                self._claimed = []  # Others may have them by now.
+                raise
+            self._claimed = list(compress(self._claimed, held))
 
     def _take_outcomes(self) -> list[Outcome]:
         outcomes = self._execution.outcomes
         return [outcomes.popleft() for _ in range(len(outcomes))]
 
     def _request(self) -> ClaimRequest | None:
-        free_slots = self._execution.free_slots
+        free_slots = self._free_slots
         if self._stopping or free_slots < 1:
             return None
-        isolated = self._isolation.choose(self._loop.time(), running=len(self._execution.tokens()))
+        running = len(self._execution.tokens()) + len(self._claimed)
+        isolated = self._isolation.choose(self._loop.time(), running=running)
         if isolated is None:
             return None
-        return ClaimRequest(self._worker_id, self._settings.queues, free_slots, self._settings.lease, isolated)
+        limit = min(free_slots, self._most_claimed)
+        return ClaimRequest(self._worker_id, self._settings.queues, limit, self._settings.lease, isolated)
+
+    @property
+    def _free_slots(self) -> int:
+        return self._execution.free_slots - len(self._claimed)
+
+    @property
+    def _most_claimed(self) -> int:
+        slots = self._settings.concurrency
+        return max(LEAST_CLAIMED, slots // 2) if self._backend.rounds_overlap else slots
 
     async def _finish_and_claim(self, request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
-        """Call the backend; a cancellation waits for its answer, so that claims are given back, not forgotten."""
+        """Call the backend, and start what was claimed before.
+
+        A cancellation waits for the answer, so that claims are given back, not forgotten.
+        """
         call = asyncio.ensure_future(self._backend.afinish_and_claim(self._unwritten, request))
         try:
+            if self._claimed:
+                await asyncio.sleep(0)  # The writer's thread gets the round,
+                let_threads_run(HANDOVER)  # and sends it before this one is busy with the tasks.
+                self._start_claimed()
             return await asyncio.shield(call)
         except asyncio.CancelledError:
             self._execution.give_back()  # as above
@@ -194,7 +232,7 @@ class Rounds:
             if not call.cancelled() and call.exception() is None:
                 held, claims = call.result()
                 self._written(held)
-                self._unwritten = [given_back(claim, at=self._backend.now()) for claim in claims]
+                self._claimed += claims
             raise
 
     def _written(self, held: Sequence[bool]) -> None:
@@ -204,28 +242,6 @@ class Rounds:
                 logger.warning("outcome dropped, the claim was lost", extra=fields)
         self._unwritten = []
         self._last_answer = time.monotonic()
-
-    # Between rounds.
-
-    async def _wait(self, came_back_short: bool) -> None:
-        """Wait for an end, for news of a queue, and while slots are free no longer than the poll interval."""
-        if came_back_short and self._alarm.is_to_ask:
-            if await self._woken(min(BREATH, self._poll_interval)):
-                return
-            self._alarm.ask(self._poll_interval)
-        polling = self._execution.free_slots > 0 and not self._stopping
-        await self._woken(self._poll_interval if polling else None)
-
-    async def _woken(self, timeout: float | None) -> bool:
-        """Wait for an end or for news, at most ``timeout`` seconds; say whether it came."""
-        woken = await self._wakeup.await_wake(timeout)
-        if woken:
-            self._alarm.note_news()
-        return woken
-
-    @property
-    def _poll_interval(self) -> float:
-        return self._settings.poll_interval or (POLL_IF_HEARING if self._backend.wakeups.hears else POLL)
 
     # When the database does not do as it should.
 
@@ -250,7 +266,8 @@ class Rounds:
 
     def _held_tokens(self) -> list[Token]:
         outcomes = [*self._unwritten, *self._execution.outcomes.copy()]
-        return [*self._execution.tokens(), *(outcome.token for outcome in outcomes)]
+        claimed = [claim.token for claim in self._claimed.copy()]
+        return [*claimed, *self._execution.tokens(), *(outcome.token for outcome in outcomes)]
 
     def _lose(self, tokens: list[Token]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
@@ -266,6 +283,8 @@ class Rounds:
         self._execution.give_back()
         await self._execution.finish_giving_back(STOP_GRACE)
         self._unwritten.extend(self._take_outcomes())
+        self._unwritten.extend(given_back(claim, at=self._backend.now()) for claim in self._claimed)
+        self._claimed = []
         if self._unwritten:
             try:
                 self._written(await self._backend.afinish(self._unwritten))
@@ -277,7 +296,7 @@ class Rounds:
         self._heartbeat.stop()
         self._lookout.stop()
         self._execution.shut_down()
-        await self._alarm.stop()
+        await self._rest.stop()
         await asyncio.to_thread(self._join_threads)
 
     def _join_threads(self) -> None:

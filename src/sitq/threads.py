@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -18,6 +19,11 @@ Then: TypeAlias = Callable[[], None]
 
 Work: TypeAlias = Callable[[], Then]
 """What is to be done in a thread. It never raises."""
+
+
+def let_threads_run(seconds: float) -> None:
+    """Leave the interpreter to other threads: one that goes on at once gets it back before they have woken up."""
+    time.sleep(seconds)
 
 
 class TaskThreads:

@@ -10,7 +10,6 @@ from unittest import mock
 from sqlalchemy import ColumnElement, Table, bindparam, func, update
 
 from sitq.backends import sqlite_connections
-from sitq.claims import Claim
 from sitq.heartbeat import Heartbeat
 from sitq.rounds import Rounds
 from sitq.store import completing, finishing, leasing, progressing
@@ -73,8 +72,8 @@ def with_deferred_begin() -> Iterator[None]:
 def without_second_look() -> Iterator[None]:
     """A worker begins what it claimed, however long the answer took to reach it."""
 
-    async def held_since(self: Rounds, asked: float, claims: list[Claim]) -> list[Claim]:
-        return claims
+    async def drop_none(self: Rounds, asked: float) -> None:
+        pass
 
-    with mock.patch.object(Rounds, "_held_since", held_since):
+    with mock.patch.object(Rounds, "_drop_lapsed", drop_none):
         yield

@@ -35,6 +35,12 @@ class BaseBackend(Interventions, Joining, Transactions):
     refuses, and never leave half a change behind.
     """
 
+    rounds_overlap: bool = False
+    """Whether a worker starts what it has claimed only when its next round is under way.
+
+    That pays where the database works on a processor of its own, and little of the way to it is Python's.
+    """
+
     # The documented verbs: what a backend of your own implements.
 
     def initialize(self) -> None:

@@ -87,7 +87,7 @@ class PostgreSQLBackend(ServerBackend):
 class PostgreSQLDialect(ServerDialect):
     """How PostgreSQL is opened, written and listened to."""
 
-    claims_at_once = True
+    claims_at_once = rounds_overlap = True
     clock = select(func.clock_timestamp())
     connect_timeouts: ClassVar = {
         "psycopg": ("connect_timeout", int),

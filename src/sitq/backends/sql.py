@@ -73,6 +73,7 @@ class SQLAlchemyBackend(TransactionalBackend):
         """What every constructor ends with."""
         self.access = access
         self.models: Models = choose_models(models, schema)
+        self.rounds_overlap = dialect.rounds_overlap
         self._database = Database(
             dialect, self.models, auto_upgrade=check_bool("auto_upgrade", auto_upgrade), target=target
         )
