@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 
 import sitq
 import working
-from sitq import endings, rounds
+from sitq import endings, rest
 from sitq.claims import ClaimRequest, Outcome
 from sitq.ids import new_id
 from sitq.wakeups import RESULTS, ThreadSubscription, queue_topic
@@ -186,7 +186,7 @@ def test_what_a_worker_claims_begins_before_it_asks_for_the_next_due_time(
                 await until(lambda number=number: number in working.ran)
                 assert working.ran[working.ran.index(number) - 1] == "claimed"
 
-    monkeypatch.setattr(rounds, "BREATH", 1.0)
+    monkeypatch.setattr(rest, "BREATH", 1.0)
     note("afinish_and_claim", "claimed")
     note("anext_due_at", "asked")
     asyncio.run(scenario())

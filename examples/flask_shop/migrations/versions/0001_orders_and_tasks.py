@@ -210,11 +210,13 @@ def upgrade() -> None:
             postgresql_where=sa.text("status = 'queued' AND scheduled = TRUE"),
         )
         batch_op.create_index(
-            "ix_sitq_tasks_ended",
+            "ix_sitq_tasks_history",
             ["queue", "status", "completed_at"],
             unique=False,
-            sqlite_where=sa.text("completed_at IS NOT NULL"),
-            postgresql_where=sa.text("completed_at IS NOT NULL"),
+            sqlite_where=sa.text("completed_at IS NOT NULL OR status IS NULL OR status NOT IN ('queued', 'running')"),
+            postgresql_where=sa.text(
+                "completed_at IS NOT NULL OR status IS NULL OR status NOT IN ('queued', 'running')"
+            ),
         )
         batch_op.create_index(
             "ix_sitq_tasks_lease",
@@ -307,9 +309,11 @@ def downgrade() -> None:
             postgresql_where=sa.text("status = 'running'"),
         )
         batch_op.drop_index(
-            "ix_sitq_tasks_ended",
-            sqlite_where=sa.text("completed_at IS NOT NULL"),
-            postgresql_where=sa.text("completed_at IS NOT NULL"),
+            "ix_sitq_tasks_history",
+            sqlite_where=sa.text("completed_at IS NOT NULL OR status IS NULL OR status NOT IN ('queued', 'running')"),
+            postgresql_where=sa.text(
+                "completed_at IS NOT NULL OR status IS NULL OR status NOT IN ('queued', 'running')"
+            ),
         )
         batch_op.drop_index(
             "ix_sitq_tasks_due",
