@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import pickle
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MethodType
@@ -18,19 +17,9 @@ from typing import Any, NamedTuple, Protocol
 from weakref import WeakKeyDictionary, ref
 
 from . import pickling
+from .carrying import NotCarriedError, name_of, read_part, reason_for, write_part
 from .exceptions import DeserializationError, SerializationError, SignatureError
 from .signing import CALL, RESULT, Signer, is_signed
-
-_OF_PYTHON = ("builtins", "pickle", "_pickle")
-# What their errors say without showing a value: names of types, modules and attributes.
-_HARMLESS = re.compile(
-    r"cannot pickle '[\w.]+' object"
-    r"|Object of type \w+ is not JSON serializable"
-    r"|keys must be texts, not \w+"
-    r"|No module named '[\w.]+'"
-    r"|Can't get attribute '[\w.]+'(?= on <module)"
-    r"|module '[\w.]+' has no attribute '\w+'"
-)
 
 
 class Payload(NamedTuple):
@@ -100,16 +89,16 @@ class ValueSerializer:
     ) -> Payload:
         """See ``Serializer.dump_call``."""
         return Payload(
-            _write("the function ", self.dump_function, function, function),
+            write_part("the function ", self.dump_function, function, function),
             self._dump_arguments(args, function) if args else None,
             self._dump_arguments(kwargs, function) if kwargs else None,
         )
 
     def load_call(self, payload: Payload, *, task_id: str) -> Call:
         """See ``Serializer.load_call``."""
-        function = _read("function", task_id, self.load_function, payload.function)
-        args = _read("arguments", task_id, self.load_value, payload.args) if payload.args is not None else ()
-        kwargs = _read("keywords", task_id, self.load_value, payload.kwargs) if payload.kwargs is not None else {}
+        function = read_part("function", task_id, self.load_function, payload.function)
+        args = read_part("arguments", task_id, self.load_value, payload.args) if payload.args is not None else ()
+        kwargs = read_part("keywords", task_id, self.load_value, payload.kwargs) if payload.kwargs is not None else {}
         if not callable(function):
             raise DeserializationError(f"what is stored as the function of task {task_id} cannot be called")
         if not isinstance(args, tuple | list):
@@ -120,20 +109,20 @@ class ValueSerializer:
 
     def dump_result(self, value: Any, *, task_id: str) -> bytes:
         """See ``Serializer.dump_result``."""
-        return _write(f"the return value ({type(value).__name__}) of task {task_id}", self.dump_value, value)
+        return write_part(f"the return value ({type(value).__name__}) of task {task_id}", self.dump_value, value)
 
     def load_result(self, data: bytes, *, task_id: str) -> Any:
         """See ``Serializer.load_result``."""
-        return _read("return value", task_id, self.load_value, data)
+        return read_part("return value", task_id, self.load_value, data)
 
     def _dump_arguments(self, whole: tuple[Any, ...] | dict[str, Any], function: Callable[..., Any]) -> bytes:
         try:
             return self.dump_value(whole)
         except Exception as exc:
-            reason = _reason(exc)
+            reason = reason_for(exc)
         for name, value in whole.items() if isinstance(whole, dict) else enumerate(whole, 1):
-            _write(f"argument {name!r} ({type(value).__name__}) of ", self.dump_value, value, function)
-        raise SerializationError(f"the arguments of {_name(function)} cannot be written together: {reason}")
+            write_part(f"argument {name!r} ({type(value).__name__}) of ", self.dump_value, value, function)
+        raise SerializationError(f"the arguments of {name_of(function)} cannot be written together: {reason}")
 
 
 class CloudpickleSerializer(ValueSerializer):
@@ -248,11 +237,11 @@ class JSONSerializer(ValueSerializer):
         """Write the function's import path; refuse what has none that leads back to it."""
         module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
         if module == "__main__":
-            raise _NotCarriedError("another process cannot import it from __main__; move it into a module")
+            raise NotCarriedError("another process cannot import it from __main__; move it into a module")
         if not isinstance(module, str) or not isinstance(name, str) or "<" in name:
-            raise _NotCarriedError("it has no import path; use a function at the top of a module")
+            raise NotCarriedError("it has no import path; use a function at the top of a module")
         if not _is_same(_follow(module, name), function):
-            raise _NotCarriedError(f"{module}:{name} is something else; use a function at the top of a module")
+            raise NotCarriedError(f"{module}:{name} is something else; use a function at the top of a module")
         return f"{module}:{name}".encode()
 
     def load_function(self, data: bytes) -> object:
@@ -270,10 +259,6 @@ class JSONSerializer(ValueSerializer):
     def load_value(self, data: bytes) -> Any:
         """Read JSON."""
         return json.loads(data)
-
-
-class _NotCarriedError(Exception):
-    """A function that cannot be carried; the message shows no value."""
 
 
 def _follow(module: str, name: str) -> object:
@@ -299,41 +284,12 @@ def _check_keys(value: object) -> None:
             _check_keys(item)
 
 
-def _write(part: str, write: Callable[[Any], bytes], value: object, of: object = None) -> bytes:
-    try:
-        return write(value)
-    except Exception as exc:
-        reason = _reason(exc)
-    # Outside the handler, since what was caught may show the value.
-    raise SerializationError(f"{part}{'' if of is None else _name(of)} cannot be written: {reason}")
-
-
 def _dump_function(function: Callable[..., Any]) -> bytes:
     try:
         return pickling.dump(function)
     except Exception as exc:
-        reason = _reason(exc)
-    raise _NotCarriedError(
+        reason = reason_for(exc)
+    raise NotCarriedError(
         f"{reason}; without an import path it travels with all that it refers to: move both into a module that "
         f"workers can import"
     )
-
-
-def _read(part: str, task_id: str, read: Callable[[bytes], Any], data: bytes) -> Any:
-    try:
-        return read(data)
-    except (Exception, SystemExit) as exc:  # a module may try to end the program when it is imported
-        reason = _reason(exc)
-    raise DeserializationError(f"the {part} of task {task_id} cannot be read: {reason}")
-
-
-def _reason(exc: BaseException) -> str:
-    if isinstance(exc, _NotCarriedError):
-        return str(exc)
-    said = _HARMLESS.match(str(exc)) if type(exc).__module__ in _OF_PYTHON else None
-    return f"{type(exc).__name__}: {said[0]}" if said else type(exc).__name__
-
-
-def _name(function: object) -> str:
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{getattr(named, '__module__', None)}.{getattr(named, '__qualname__', type(named).__name__)}"
