@@ -13,13 +13,14 @@ import pytest
 from sqlalchemy import update
 
 from listeners import listening
-from sitq import SQLAlchemyBackend, SyncTaskQueue
+from sitq import Snooze, SQLAlchemyBackend, SyncTaskQueue
 from sitq.backends.base import BaseBackend
 from sitq.backends.sqlite import SQLiteBackend
 from sitq.ids import new_id
 from sitq.models import Task
 from sitq.stats import Stats, TaskCounts
 from sitq.testing.records import new_row
+from working import at_work, gate, reset, run, until, wait_at_gate, wait_started
 
 
 def stored(backend: BaseBackend, **columns: object) -> Task:
@@ -219,3 +220,41 @@ def test_no_row_is_looked_at_to_count_tasks(tmp_path: Path, others: str) -> None
         *(["ix_tasks_claim"] if others == "future" else []),
     ]
     assert all(any(index in plan for index in few) for plan in rows_are_read), ways
+
+
+def fail() -> None:
+    raise ValueError("on purpose")
+
+
+def snooze() -> None:
+    raise Snooze(3600)
+
+
+def test_whatever_became_of_a_task_it_is_counted_by_an_index(backend: BaseBackend) -> None:
+    """They need not be counted again by their rows: none of sitq's own endings leaves one in two indexes."""
+    if not isinstance(backend, SQLAlchemyBackend):
+        pytest.skip("only a database has indexes")
+
+    async def scenario() -> None:
+        async with at_work(backend, shutdown_timeout=0.1) as queue:
+            once = await queue.enqueue(fail)
+            again = await queue.options(max_retries=3, retry_delay=3600).enqueue(fail)
+            await queue.enqueue(snooze)
+            ended = [once, await queue.enqueue(len, "four")]
+            async for _ in queue.as_completed(ended):
+                pass
+            await queue.cancel(await queue.options(delay=3600).enqueue(len, "four"))
+            await queue.retry(once)
+            await queue.enqueue(wait_at_gate, 1)  # which is given back when the worker stops
+            await wait_started(1)
+            await until(lambda: [task.retry_count for task in backend.list_tasks() if task.id == again] == [1])
+
+    reset()
+    run(scenario)
+    statements: list[str] = []
+    with listening(backend.engine, "before_cursor_execute", lambda *call: statements.append(call[2])):
+        stats = backend.get_stats()
+    gate.set()
+    assert stats == BaseBackend.get_stats(backend)
+    assert (stats.total_tasks, stats.retrying_tasks, stats.cancelled_tasks, stats.completed_tasks) == (6, 1, 1, 1)
+    assert len([statement for statement in statements if "GROUP BY" in statement]) == 1
