@@ -13,14 +13,14 @@ import pytest
 from sqlalchemy import update
 
 from listeners import listening
-from sitq import Snooze, SQLAlchemyBackend, SyncTaskQueue
+from sitq import Snooze, SQLAlchemyBackend, SyncTaskQueue, TaskQueue, Worker
 from sitq.backends.base import BaseBackend
 from sitq.backends.sqlite import SQLiteBackend
 from sitq.ids import new_id
 from sitq.models import Task
 from sitq.stats import Stats, TaskCounts
 from sitq.testing.records import new_row
-from working import at_work, gate, reset, run, until, wait_at_gate, wait_started
+from working import gate, reset, run, until, wait_at_gate, wait_started
 
 
 def stored(backend: BaseBackend, **columns: object) -> Task:
@@ -236,7 +236,8 @@ def test_whatever_became_of_a_task_it_is_counted_by_an_index(backend: BaseBacken
         pytest.skip("only a database has indexes")
 
     async def scenario() -> None:
-        async with at_work(backend, shutdown_timeout=0.1) as queue:
+        queue = TaskQueue(backend)
+        async with Worker(backend, shutdown_timeout=0.1):
             once = await queue.enqueue(fail)
             again = await queue.options(max_retries=3, retry_delay=3600).enqueue(fail)
             await queue.enqueue(snooze)
