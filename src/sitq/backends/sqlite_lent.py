@@ -156,7 +156,8 @@ def reading_engine(engine: Engine) -> Engine:
     """What only reads needs no lock on an engine that is configured to take it."""
     if not isinstance(engine.pool, StaticPool):
         return engine.execution_options(**{READS: True})
-    return watched(Engine(engine.pool, turns_on(engine).dialect_to_read(), engine.url, hide_parameters=True), engine)
+    dialect = turns_on(engine).dialect_to_read(engine)
+    return watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
 
 
 def note_use(connection: Connection) -> None:

@@ -1,32 +1,38 @@
 """The one connection of a ``StaticPool``, which the app and sitq use by turns.
 
 A transaction belongs to a connection, so whatever the app executes, commits or rolls back there while sitq is in a
-transaction would be done to that one. The app therefore waits until it has ended, as it would for a lock.
+transaction would be done to that one. The app therefore waits until it has ended, as it would for a lock; and so do
+reads of sitq's own, which would see what is not committed.
+
+A thread holds a lock while it executes, so that sitq begins nothing meanwhile. A coroutine only waits before: an async
+driver executes in the order in which it was asked, and BEGIN fails after a statement of the app's that began.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Dialect, Engine, Pool, PoolProxiedConnection
+from sqlalchemy import Connection, Dialect, Engine, PoolProxiedConnection, event
 from sqlalchemy.util import await_only
 
 from ..exceptions import DatabaseLockedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-End = Callable[[PoolProxiedConnection], None]
 
 POLL = 0.001
 """Between two looks at a connection that is in use, in seconds."""
+
+TURNS = "sitq_turns"
+"""The attribute of a dialect that tells them."""
 
 
 class Turns:
@@ -39,27 +45,34 @@ class Turns:
     def __init__(self, engine: Engine) -> None:
         dialect = engine.dialect
         self._dialect = copy(dialect)  # as it was
-        self._turn = (
-            threading.Lock()
-        )  # held while sitq is in a transaction, and by a thread of the app's in a statement
-        self._thread: int | None = None  # that holds it
-        self._is_in_transaction = False  # sitq
+        self._is_async = dialect.is_async
+        self._executing = threading.RLock()
+        self._holder: PoolProxiedConnection | None = None  # sitq's, while it is in a transaction
+        self._caller: object = None  # the thread or the coroutine's task that is in it
         self._used_by_us: WeakSet[PoolProxiedConnection] = WeakSet()
-        # No event tells when a commit or a rollback is over, or of all that a pool rolls back.
-        for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-            setattr(dialect, name, self._executing(getattr(dialect, name)))
+        # No event tells when a statement, a commit or a rollback is over, or of all that a pool rolls back.
+        if not self._is_async:
+            for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+                setattr(dialect, name, self._in_turn(getattr(dialect, name)))
         for name in ("do_commit", "do_rollback"):
             setattr(dialect, name, self._ending(getattr(dialect, name)))
+        if self._is_async:  # Here a cancellation does not cost the connection, as it does amid what the dialect does.
+            event.listen(engine, "begin", self._wait, insert=True)  # before a listener of the app's that begins
+            event.listen(engine, "before_cursor_execute", self._wait_to_execute, insert=True, retval=True)
+            event.listen(engine, "commit", self._wait)
+            event.listen(engine, "rollback", self._wait)
+        event.listen(engine.pool, "close", self._forget)
 
-    def dialect_to_read(self) -> Dialect:
+    def dialect_to_read(self, engine: Engine) -> Dialect:
         """For an engine of sitq's that only reads. The app may be in a transaction, of which a read ends nothing."""
-        dialect = copy(self._dialect)
+        dialect = copy(engine.dialect)
         dialect.do_rollback = leave_alone  # type: ignore[method-assign]  # of this copy only
         return dialect
 
     def dialect_to_write(self) -> Dialect:
         """For an engine of sitq's whose transactions ``take`` a turn; they give it back when they end."""
         dialect = copy(self._dialect)
+        vars(dialect)[TURNS] = self
 
         def do_commit(dbapi_connection: PoolProxiedConnection) -> None:
             try:
@@ -67,14 +80,14 @@ class Turns:
             except BaseException:
                 do_rollback(dbapi_connection)
                 raise
-            self._give_back()
+            self._holder = None
 
         def do_rollback(dbapi_connection: PoolProxiedConnection) -> None:
-            if self._is_in_transaction:
+            if self._holder is dbapi_connection:
                 try:
                     self._dialect.do_rollback(dbapi_connection)
                 finally:
-                    self._give_back()
+                    self._holder = None
 
         dialect.do_commit = do_commit  # type: ignore[method-assign]
         dialect.do_rollback = do_rollback  # type: ignore[method-assign]
@@ -86,9 +99,8 @@ class Turns:
 
     def take(self, connection: Connection, timeout: float, begin: Callable[[], object]) -> None:
         """Begin a transaction of sitq's as soon as the app is in none."""
-        driver = connection.connection.driver_connection
         deadline = time.monotonic() + timeout
-        while not self._begun(driver, begin):
+        while not self._begun(connection.connection, begin):
             if time.monotonic() >= deadline:
                 raise DatabaseLockedError(
                     "the one connection of the engine's StaticPool is in a transaction of yours: end it first, or "
@@ -96,87 +108,102 @@ class Turns:
                 )
             self._pause()
 
-    def _begun(self, driver: Any, begin: Callable[[], object]) -> bool:
-        if not self._turn.acquire(blocking=False):
+    def _begun(self, holder: PoolProxiedConnection, begin: Callable[[], object]) -> bool:
+        if self._is_async:
+            return self._begun_if_free(holder, begin)
+        if not self._executing.acquire(blocking=False):
             return False
-        self._thread = threading.get_ident()
         try:
-            if not driver.in_transaction:
-                begin()
-                self._is_in_transaction = True
-        except Exception:
-            if not driver.in_transaction:  # Otherwise a statement of the app's was on its way, and has begun one.
-                raise
+            return self._begun_if_free(holder, begin)
         finally:
-            if not self._is_in_transaction:
-                self._give_back()
-        return self._is_in_transaction
+            self._executing.release()
 
-    def _give_back(self) -> None:
-        self._is_in_transaction, self._thread = False, None
-        self._turn.release()
+    def _begun_if_free(self, holder: PoolProxiedConnection, begin: Callable[[], object]) -> bool:
+        driver: Any = holder.driver_connection
+        if driver is None:
+            raise sqlite3.ProgrammingError("Cannot operate on a closed database.")  # in the driver's words
+        if self._holder is not None or driver.in_transaction:
+            return False
+        self._holder, self._caller = holder, self._current()
+        try:
+            begin()
+        except BaseException as error:
+            if driver.in_transaction and not self._is_async:
+                self._dialect.do_rollback(holder)
+            self._holder = None
+            if self._is_async and driver.in_transaction and isinstance(error, Exception):
+                return False  # A statement of the app's was on its way, and has begun one.
+            raise
+        return True
 
-    @contextmanager
-    def _turn_of_app(self) -> Iterator[None]:
-        """Wait for sitq's transaction to end, and let it begin none meanwhile.
+    def _forget(self, dbapi_connection: object, record: object) -> None:
+        """Its one connection is closed, and so is the transaction that it was in."""
+        self._holder = None
 
-        An async driver executes in the order in which it was asked, so there the first is enough.
-        """
-        if self._dialect.is_async:
-            while self._turn.locked():
-                self._pause()
-            yield
-        else:
-            with self._turn:
-                self._thread = threading.get_ident()
-                try:
-                    yield
-                finally:
-                    self._thread = None
+    def _current(self) -> object:
+        return asyncio.current_task() if self._is_async else threading.get_ident()
 
     @property
     def _is_within(self) -> bool:
-        """Whether this thread has the turn: a listener or a function of the app's, or the garbage collector's call."""
-        return not self._dialect.is_async and self._thread == threading.get_ident()
+        """Whether the caller is in sitq's transaction: a listener of the app's, or the garbage collector."""
+        return self._holder is not None and self._caller == self._current()
 
-    def _executing(self, execute: Callable[P, T]) -> Callable[P, T]:
+    def _in_turn(self, execute: Callable[P, T]) -> Callable[P, T]:
+        """Execute while sitq is in no transaction, or in one that this is part of."""
+
         @wraps(execute)
         def execute_in_turn(*args: P.args, **kwargs: P.kwargs) -> T:
-            if self._is_within:
-                return execute(*args, **kwargs)
-            with self._turn_of_app():
-                return execute(*args, **kwargs)
+            while True:
+                with self._executing:
+                    if self._holder is None or self._is_within:
+                        return execute(*args, **kwargs)
+                self._pause()
 
         return execute_in_turn
 
-    def _ending(self, end: End) -> End:
+    def _ending(self, end: Callable[[PoolProxiedConnection], None]) -> Callable[[PoolProxiedConnection], None]:
+        """End the app's transaction; what is within sitq's has none of its own to end."""
+        end_alone = end if self._is_async else self._in_turn(end)
+
         @wraps(end)
         def end_in_turn(dbapi_connection: PoolProxiedConnection) -> None:
             if self._is_within or dbapi_connection in self._used_by_us:
                 return
-            with self._turn_of_app():
-                end(dbapi_connection)
+            self._wait()
+            end_alone(dbapi_connection)
 
         return end_in_turn
 
+    def _wait(self, *_: object) -> None:
+        while self._holder is not None and not self._is_within:
+            self._pause()
+
+    def _wait_to_execute(self, connection: object, cursor: object, statement: str, *execution: Any) -> tuple[str, Any]:
+        self._wait()
+        return statement, execution[0]
+
     def _pause(self) -> None:
         """Let others go on: the event loop of this greenlet, or other threads."""
-        if self._dialect.is_async:
+        if self._is_async:
             await_only(asyncio.sleep(POLL))
         else:
             time.sleep(POLL)
 
 
-_turns: WeakKeyDictionary[Pool, Turns] = WeakKeyDictionary()
-_turns_lock = threading.Lock()
+_making = threading.Lock()
 
 
 def turns_on(engine: Engine) -> Turns:
-    """The turns on the one connection of this engine's pool, the same ones for all who ask."""
-    with _turns_lock:
-        if engine.pool not in _turns:
-            _turns[engine.pool] = Turns(engine)
-        return _turns[engine.pool]
+    """The turns on the one connection of this engine's pool, the same ones for all who ask.
+
+    Engines that share a pool share their dialect, or have a copy of it, and a pool that is disposed of has a successor.
+    """
+    known = vars(engine.dialect)
+    with _making:
+        if TURNS not in known:
+            known[TURNS] = Turns(engine)
+        turns: Turns = known[TURNS]
+        return turns
 
 
 def leave_alone(dbapi_connection: PoolProxiedConnection) -> None:
