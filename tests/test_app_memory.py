@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
+from sqlalchemy.util import await_only
 
 import sitq
-from ordering import AppBase, Order, app_engine, confirm
+from ordering import AppBase, Order, app_engine, confirm, count_orders
 from sitq import SQLAlchemyBackend, SyncTaskQueue, TaskQueue
 from working import LONG, at_work, run
 
@@ -82,6 +86,19 @@ def test_closing_the_backend_ends_no_transaction_of_the_apps(engine: Engine) -> 
         assert session.get(Order, 1) is not None
 
 
+def test_a_read_of_the_queues_does_not_see_half_of_a_write(engine: Engine) -> None:
+    def look() -> None:
+        reading.append(other.submit(backend.list_all_tasks))
+        wait(reading, timeout=0.1)  # It would have been through by then.
+
+    reading: list[Future[list[str]]] = []
+    when_tasks_are_written(engine, look)
+    with SQLAlchemyBackend(engine) as backend, ThreadPoolExecutor(1) as other:
+        queue = SyncTaskQueue(backend)
+        ids = queue.enqueue_many(confirm, [(number,) for number in range(250)])  # in several statements
+        assert sorted(reading[0].result(LONG)) == sorted(ids)
+
+
 @pytest.mark.parametrize("ending", ["commit", "rollback"])
 def test_the_apps_other_threads_wait_for_the_queues_transaction(engine: Engine, ending: str) -> None:
     def add_order() -> None:
@@ -120,6 +137,94 @@ def test_a_listener_of_the_apps_may_look_at_the_database_amid_the_queues_transac
         task_id = queue.enqueue(confirm, 1)
         assert [task.id for task in queue.list()] == [task_id]
     assert seen == [True]
+
+
+def test_a_listener_of_an_async_app_may_look_too() -> None:
+    async def scenario() -> None:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+        def look() -> None:
+            with engine.sync_engine.connect() as connection:
+                seen.append(driver_is_in_transaction(connection))
+
+        async with SQLAlchemyBackend(engine) as backend:
+            queue = TaskQueue(backend)
+            await queue.list()
+            when_tasks_are_written(engine.sync_engine, look)
+            task_id = await queue.enqueue(confirm, 1)
+            assert [task.id for task in await queue.list()] == [task_id]
+        await engine.dispose()
+
+    seen: list[bool] = []
+    run(scenario)
+    assert seen == [True]
+
+
+def test_an_app_that_no_longer_waits_for_its_turn_leaves_the_database_as_it_is() -> None:
+    async def scenario() -> None:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+
+        async def look() -> None:
+            async with engine.connect() as connection:
+                await connection.exec_driver_sql("SELECT 1")
+
+        def give_up() -> None:
+            looking.append(asyncio.ensure_future(look()))
+            await_only(asyncio.sleep(0.05))  # It is waiting by then.
+            looking[0].cancel()
+
+        async with SQLAlchemyBackend(engine) as backend:
+            queue = TaskQueue(backend)
+            await queue.list()
+            when_tasks_are_written(engine.sync_engine, give_up)
+            task_id = await queue.enqueue(confirm, 1)
+            assert [task.id for task in await queue.list()] == [task_id]
+            await asyncio.wait(looking)
+            await look()
+        await engine.dispose()
+
+    looking: list[asyncio.Future[None]] = []
+    run(scenario)
+    assert looking[0].cancelled()
+
+
+@pytest.mark.parametrize("lost", ["interrupted", "closed"])
+def test_the_app_goes_on_after_a_transaction_of_the_queues_that_lost_its_connection(tmp_path: Path, lost: str) -> None:
+    with app_engine(f"sqlite:///{tmp_path / 'app.db'}", **IN_MEMORY) as engine:
+
+        def lose() -> None:
+            if lost == "closed":
+                engine.dispose()
+            else:
+                raise KeyboardInterrupt
+
+        when_tasks_are_written(engine, lose)
+        with SQLAlchemyBackend(engine) as backend:
+            queue = SyncTaskQueue(backend)
+            with pytest.raises(KeyboardInterrupt if lost == "interrupted" else sitq.BackendError):
+                queue.enqueue(confirm, 1)
+            with ThreadPoolExecutor(1) as other:
+                other.submit(add_order, engine, 1).result(LONG)
+            add_order(engine, 2)
+            task_id = queue.enqueue(confirm, 2)
+            assert [task.id for task in queue.list()] == [task_id]
+        assert count_orders(engine) == 2
+
+
+def add_order(engine: Engine, number: int) -> None:
+    with Session(engine) as session:
+        session.add(Order(id=number))
+        session.commit()
+
+
+def test_an_engine_that_is_disposed_of_again_and_again_takes_turns_as_before(tmp_path: Path) -> None:
+    with app_engine(f"sqlite:///{tmp_path / 'app.db'}", **IN_MEMORY) as engine:
+        with SQLAlchemyBackend(engine) as backend:
+            for _ in range(sys.getrecursionlimit()):
+                engine.dispose()
+                assert backend.list_all_tasks() == []
+        add_order(engine, 1)
+        assert count_orders(engine) == 1
 
 
 def driver_is_in_transaction(connection: Connection) -> bool:
