@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -186,3 +187,34 @@ def test_a_new_worker_that_needs_columns_leaves_the_old_schema_and_its_tasks_alo
         assert f"SchemaOutdatedError: {url.database} has the schema of revision {schema.HEAD}" in errors
         assert recorded_revision(site.backend) == schema.HEAD
         assert site.queue.get_task(task_id).claim_count == 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind == "postgresql"])
+def test_an_upgrade_waits_for_a_transaction_that_is_about_to_write(kind: str, tmp_path: Path) -> None:
+    """As a purge is: it has locked its rows, and deletes them next."""
+    with empty_database(kind, tmp_path) as url, sitq.open_backend(url) as backend:
+        task_id = sitq.SyncTaskQueue(backend).enqueue(len, "four")
+        migrating = engine_to_migrate(url)
+        with migrating.begin() as connection:
+            schema.downgrade(connection, schema.REVISIONS[-2])
+        with ThreadPoolExecutor(1) as other, backend.engine.begin() as writing:
+            writing.execute(text("SELECT id FROM tasks WHERE id = :id FOR UPDATE"), {"id": task_id})
+            upgraded = other.submit(upgrade, url)
+            until(lambda: is_waited_for(backend, "tasks"))
+            writing.execute(text("DELETE FROM tasks WHERE id = :id"), {"id": task_id})
+            writing.commit()
+            assert upgraded.result(LONG) == schema.HEAD
+        migrating.dispose()
+
+
+def upgrade(url: URL) -> str:
+    with sitq.open_backend(url) as backend:
+        backend.initialize()
+        return recorded_revision(backend)
+
+
+def is_waited_for(backend: sitq.SQLAlchemyBackend, table: str) -> bool:
+    """Whether somebody waits for a lock on a table."""
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = to_regclass(:name)")
+    with backend.engine.connect() as connection:
+        return bool(connection.scalar(waiting, {"name": table}))

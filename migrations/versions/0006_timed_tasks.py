@@ -16,15 +16,16 @@ OVER = f"{ENDED} OR status IS NULL OR status NOT IN ('queued', 'running')"
 
 
 def upgrade() -> None:
+    # First, for it locks the most: whoever locks less at first and more later waits for those who wait for it.
+    op.drop_index("ix_tasks_ended", table_name="tasks")
     create_index("ix_tasks_timed", ["status", "scheduled", "queue", "due_at", "retry_count"], TIMED)
     create_index("ix_tasks_history", ["queue", "status", "completed_at"], OVER)
-    op.drop_index("ix_tasks_ended", table_name="tasks")
 
 
 def downgrade() -> None:
-    create_index("ix_tasks_ended", ["queue", "status", "completed_at"], ENDED)
     for name in ("ix_tasks_history", "ix_tasks_timed"):
         op.drop_index(name, table_name="tasks")
+    create_index("ix_tasks_ended", ["queue", "status", "completed_at"], ENDED)
 
 
 def create_index(name: str, columns: list[str], where: str) -> None:

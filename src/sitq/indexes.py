@@ -35,8 +35,9 @@ def task_indexes(table_name: str) -> tuple[Index, ...]:
     """The indexes of a task table.
 
     Due tasks in the order of the claim, future ones, leases, those that neither wait nor run, waiting ones that have a
-    time or were tried before, and held keys. Every task is in one of due, future, leases and history; what is in two,
-    since somebody wrote it by hand, is in history with the status of another one. So tasks are counted there.
+    time or were tried before, and held keys. Each task is in one of due, future, leases and history, as long as
+    ``scheduled`` is true or false; what is in two, since somebody wrote it by hand, is in history with the status of
+    another one. So tasks are counted there.
     """
     due = (column("status") == text("'queued'")) & (column("scheduled") == text("FALSE"))
     future = (column("status") == text("'queued'")) & (column("scheduled") == text("TRUE"))

@@ -163,6 +163,8 @@ class Rounds:
 
     async def _round(self) -> bool:
         """Write what has ended and fill the free slots; say whether there were fewer tasks than slots."""
+        if self._execution.progress:
+            self._start_claimed()  # which may lapse while that is written
         await self._attendant.write_progress()  # before an ending that would fence it out
         self._unwritten.extend(self._take_outcomes())
         request = self._request()
@@ -271,7 +273,11 @@ class Rounds:
 
     def _lose(self, tokens: list[Token]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
-            self._loop.call_soon_threadsafe(self._execution.lose, tokens)
+            self._loop.call_soon_threadsafe(self._lose_now, tokens)
+
+    def _lose_now(self, tokens: list[Token]) -> None:
+        self._claimed = [claim for claim in self._claimed if claim.token not in tokens]
+        self._execution.lose(tokens)
 
     def _notice_isolated(self, waiting: bool) -> None:
         with contextlib.suppress(RuntimeError):  # as above

@@ -19,18 +19,18 @@ from .tables import FALSE, QUEUED, RUNNING, TRUE, is_due, is_over, is_running, i
 ZERO: ColumnElement[Any] = literal_column("0")
 NO_TIME = cast(null(), Moment)
 
-UNTOLD, TWICE = 1, 2
-"""What may be in doubt about a group: since when its oldest is due, and whether its tasks were counted once."""
+UNTOLD, BY_HAND = 1, 2
+"""What may be in doubt about a group: since when its oldest is due; and how its tasks count, which are in two indexes
+or in another one than their status says."""
 
 
 def count_tasks(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
     """The tasks by queue and status, in one statement and hence of one moment, but for a time that is ``sought``.
 
-    Each index counts its own. Where rows are in two of them, because somebody wrote them by hand, every task is
-    looked at.
+    Each index counts its own. Where rows that somebody wrote by hand cannot be counted so, every task is looked at.
     """
     counted = [(TaskGroup(*group), doubt) for *group, doubt in session.execute(count_by_indexes(models), {"now": now})]
-    if any(doubt == TWICE for _, doubt in counted):
+    if any(doubt == BY_HAND for _, doubt in counted):
         return [TaskGroup(*row) for row in session.execute(count_by_rows(models), {"now": now})]
     return [sought(session, models, group) if doubt == UNTOLD else group for group, doubt in counted]
 
@@ -64,9 +64,9 @@ def running(models: Models) -> Select[Any]:
 
 
 def over(models: Models) -> Select[Any]:
-    """Those that neither wait nor run, and those by hand that have ended, but wait or run by their status."""
+    """Those that neither wait nor run; and some that do by their status, but that somebody wrote by hand."""
     task = models.task
-    doubt = case((func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING]), literal_column(str(TWICE))), else_=ZERO)
+    doubt = case((func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING]), literal_column(str(BY_HAND))), else_=ZERO)
     rows = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, doubt)
     return rows.where(is_over(task)).group_by(task.queue, task.status)
 
