@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from dict_backend import DictBackend
-from sitq import TaskQueue, Worker
+from sitq import TaskQueue, Worker, current_task
 from sitq.claims import Claim, ClaimRequest
 from sitq.models import TaskStatus
-from working import note_later, ran, reset, run, until
+from working import LONG, note_later, ran, reset, run, until
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +80,43 @@ def test_few_slots_are_not_claimed_by_halves() -> None:
 def test_elsewhere_what_is_claimed_begins_at_once() -> None:
     rounds = drain(RoundsSpy(overlap=False), 300, concurrency=200)
     assert rounds[:2] == [Round(outcomes=0, limit=200, begun=0), Round(outcomes=200, limit=200, begun=200)]
+
+
+async def report_and_note(number: int) -> None:
+    current_task().progress(0.5)
+    ran.append(number)
+
+
+class SlowProgressSpy(RoundsSpy):
+    """Writes progress only when all that was claimed has run."""
+
+    def __init__(self) -> None:
+        super().__init__(overlap=True)
+        self.claimed = 0
+
+    async def afinish_and_claim(self, outcomes: Any, request: ClaimRequest | None) -> tuple[list[bool], list[Claim]]:
+        held, claims = await super().afinish_and_claim(outcomes, request)
+        self.claimed += len(claims)
+        return held, claims
+
+    async def awrite_progress(self, reports: Any) -> None:
+        async with asyncio.timeout(LONG):
+            await until(lambda: len(ran) == self.claimed)
+
+
+def test_what_is_claimed_does_not_wait_for_progress_that_takes_long_to_be_written() -> None:
+    spy = SlowProgressSpy()
+
+    async def scenario() -> None:
+        async with spy:
+            queue = TaskQueue(spy)
+            ids = await queue.enqueue_many(report_and_note, [(number,) for number in range(300)])
+            async with Worker(spy, concurrency=200):
+                async for _ in queue.as_completed(ids):
+                    pass
+
+    run(scenario)
+    assert sorted(ran) == list(range(300))
 
 
 def test_what_is_claimed_and_not_begun_is_given_back_by_a_worker_that_is_cancelled() -> None:
