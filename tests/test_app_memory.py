@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,21 +140,27 @@ def test_a_listener_of_the_apps_may_look_at_the_database_amid_the_queues_transac
     assert seen == [True]
 
 
+@asynccontextmanager
+async def an_async_queue() -> AsyncIterator[tuple[AsyncEngine, TaskQueue]]:
+    """The engine of an async app, and a queue over it that has been used."""
+    engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+    async with SQLAlchemyBackend(engine) as backend:
+        queue = TaskQueue(backend)
+        assert await queue.list() == []
+        yield engine, queue
+    await engine.dispose()
+
+
 def test_a_listener_of_an_async_app_may_look_too() -> None:
     async def scenario() -> None:
-        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
-
         def look() -> None:
             with engine.sync_engine.connect() as connection:
                 seen.append(driver_is_in_transaction(connection))
 
-        async with SQLAlchemyBackend(engine) as backend:
-            queue = TaskQueue(backend)
-            await queue.list()
+        async with an_async_queue() as (engine, queue):
             when_tasks_are_written(engine.sync_engine, look)
             task_id = await queue.enqueue(confirm, 1)
             assert [task.id for task in await queue.list()] == [task_id]
-        await engine.dispose()
 
     seen: list[bool] = []
     run(scenario)
@@ -162,8 +169,6 @@ def test_a_listener_of_an_async_app_may_look_too() -> None:
 
 def test_an_app_that_no_longer_waits_for_its_turn_leaves_the_database_as_it_is() -> None:
     async def scenario() -> None:
-        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
-
         async def look() -> None:
             async with engine.connect() as connection:
                 await connection.exec_driver_sql("SELECT 1")
@@ -173,15 +178,12 @@ def test_an_app_that_no_longer_waits_for_its_turn_leaves_the_database_as_it_is()
             await_only(asyncio.sleep(0.05))  # It is waiting by then.
             looking[0].cancel()
 
-        async with SQLAlchemyBackend(engine) as backend:
-            queue = TaskQueue(backend)
-            await queue.list()
+        async with an_async_queue() as (engine, queue):
             when_tasks_are_written(engine.sync_engine, give_up)
             task_id = await queue.enqueue(confirm, 1)
             assert [task.id for task in await queue.list()] == [task_id]
             await asyncio.wait(looking)
             await look()
-        await engine.dispose()
 
     looking: list[asyncio.Future[None]] = []
     run(scenario)

@@ -156,8 +156,7 @@ def reading_engine(engine: Engine) -> Engine:
     """What only reads needs no lock on an engine that is configured to take it."""
     if not isinstance(engine.pool, StaticPool):
         return engine.execution_options(**{READS: True})
-    dialect = turns_on(engine).dialect_to_read(engine)
-    return watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
+    return beside(engine, turns_on(engine).dialect_to_read(engine))
 
 
 def note_use(connection: Connection) -> None:
@@ -181,17 +180,18 @@ def writing_engine(engine: Engine, timeout: float) -> Engine:
 
 def begun_by(begin: Callable[[Connection], None], engine: Engine, dialect: SQLAlchemyDialect) -> Engine:
     """An engine over the same pool whose transactions begin in this way, and not in the app's."""
-    made = watched(Engine(engine.pool, dialect, engine.url, hide_parameters=True), engine)
+    made = beside(engine, dialect)
     event.listen(made, "begin", begin)
     return made
 
 
-def watched(engine: Engine, other: Engine) -> Engine:
-    """Let those who watch the statements of the other engine watch those of this one."""
+def beside(engine: Engine, dialect: SQLAlchemyDialect) -> Engine:
+    """An engine over the same pool, whose statements those watch who watch those of the app's."""
+    made = Engine(engine.pool, dialect, engine.url, hide_parameters=True)
     for name, options in (("before_cursor_execute", {"retval": True}), ("after_cursor_execute", {})):
-        for listener in getattr(other.dispatch, name):
-            event.listen(engine, name, listener, **options)
-    return engine
+        for listener in getattr(engine.dispatch, name):
+            event.listen(made, name, listener, **options)
+    return made
 
 
 def take_write_lock(connection: Connection) -> None:

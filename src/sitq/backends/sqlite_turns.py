@@ -153,6 +153,9 @@ class Turns:
 
         @wraps(execute)
         def execute_in_turn(*args: P.args, **kwargs: P.kwargs) -> T:
+            if self._is_async:
+                self._wait()
+                return execute(*args, **kwargs)
             while True:
                 with self._executing:
                     if self._holder is None or self._is_within:
@@ -163,16 +166,14 @@ class Turns:
 
     def _ending(self, end: Callable[[PoolProxiedConnection], None]) -> Callable[[PoolProxiedConnection], None]:
         """End the app's transaction; what is within sitq's has none of its own to end."""
-        end_alone = end if self._is_async else self._in_turn(end)
+        end_in_turn = self._in_turn(end)
 
         @wraps(end)
-        def end_in_turn(dbapi_connection: PoolProxiedConnection) -> None:
-            if self._is_within or dbapi_connection in self._used_by_us:
-                return
-            self._wait()
-            end_alone(dbapi_connection)
+        def end_own(dbapi_connection: PoolProxiedConnection) -> None:
+            if not (self._is_within or dbapi_connection in self._used_by_us):
+                end_in_turn(dbapi_connection)
 
-        return end_in_turn
+        return end_own
 
     def _wait(self, *_: object) -> None:
         while self._holder is not None and not self._is_within:

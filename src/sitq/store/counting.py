@@ -58,17 +58,20 @@ def count_by_indexes(models: Models) -> Any:
 
 def running(models: Models) -> Select[Any]:
     """Those in a worker's hands."""
-    task = models.task
-    rows = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, ZERO)
-    return rows.where(is_running(task)).group_by(task.queue, task.status)
+    return by_status(models.task, is_running(models.task), ZERO)
 
 
 def over(models: Models) -> Select[Any]:
     """Those that neither wait nor run; and some that do by their status, but that somebody wrote by hand."""
     task = models.task
     doubt = case((func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING]), literal_column(str(BY_HAND))), else_=ZERO)
+    return by_status(task, is_over(task), doubt)
+
+
+def by_status(task: type[TaskMixin], condition: ColumnElement[bool], doubt: ColumnElement[Any]) -> Select[Any]:
+    """Tasks that do not wait, by their queue and status."""
     rows = select(task.queue, task.status, func.count(), ZERO, ZERO, NO_TIME, doubt)
-    return rows.where(is_over(task)).group_by(task.queue, task.status)
+    return rows.where(condition).group_by(task.queue, task.status)
 
 
 def due(models: Models) -> Select[Any]:
