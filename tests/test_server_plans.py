@@ -170,3 +170,35 @@ def test_a_claim_of_many_in_a_small_table_seeks_too(kind: str) -> None:
         assert len(claims) == 10
         if kind == "mariadb":  # PostgreSQL locks only what it returns, whatever it reads
             assert any("key=ix_tasks_claim" in line for each in found.values() for line in each), found
+
+
+COMMON = {
+    "waiting": {},
+    "released": {"due_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    "future": {"due_at": datetime(2199, 1, 1, tzinfo=UTC)},
+}
+
+
+@pytest.mark.parametrize("common", COMMON)
+def test_counting_looks_at_most_tasks_by_a_bare_count_only(common: str) -> None:
+    """Where indexes hold all tasks, of all but the commonest kind each is looked at, and nothing is where none is."""
+    with empty_database("mariadb", Path()) as url, sitq.SQLAlchemyBackend(url) as backend:
+        backend.enqueue([row(), *(row(queue="rare") for _ in range(20))])
+        backend.enqueue([row(queue="common", **COMMON[common]) for _ in range(3_000)])
+        with backend.engine.connect() as connection:
+            connection.exec_driver_sql(ANALYZE["mariadb"])
+        stats, found = plans(backend.engine, backend.get_stats)
+    assert stats.total_tasks == 3_021
+    steps = [step for each in found.values() for step in each]
+    many = [
+        step for step in steps if int(dict(part.split("=", 1) for part in step.split() if "=" in part)["rows"]) > 99
+    ]
+    assert len(many) == 1, many
+    assert "key=uq_tasks_unique_key " in many[0], "the smallest index"
+
+
+def test_counting_looks_once_at_each_task_of_a_mixture(backend: sitq.SQLAlchemyBackend) -> None:
+    stats, found = plans(backend.engine, backend.get_stats)
+    assert stats.total_tasks == 35_000
+    steps = [step for each in found.values() for step in each if "table=tasks" in step]
+    assert len([step for step in steps if " type=index " in step]) <= 1, steps

@@ -150,6 +150,37 @@ def test_any_mixture_is_counted_as_by_looking_at_each_task(listing: BaseBackend,
     assert listing.get_stats() == BaseBackend.get_stats(listing)
 
 
+@pytest.mark.parametrize(
+    "common",
+    [
+        {},
+        {"due_at": timedelta(hours=-1), "scheduled": True},
+        {"due_at": timedelta(hours=1), "scheduled": True},
+        {"due_at": timedelta(hours=-2), "retry_count": 2},
+        {"status": "completed", "completed_at": timedelta(0)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("by_hand", [0, 1])
+def test_what_is_rare_is_counted_beside_most_tasks_of_one_kind(
+    listing: BaseBackend, common: dict[str, Any], by_hand: int
+) -> None:
+    """Some of the others come before it in every index, and some after it."""
+    now = listing.now()
+    rare: list[dict[str, Any]] = [
+        {"status": status, "retry_count": retry_count, "due_at": due_at, "scheduled": scheduled}
+        for status in ("cancelled", "queued", "running", "failed")
+        for retry_count in (0, 3)
+        for due_at, scheduled in ((None, False), (timedelta(hours=-3), False), (timedelta(hours=3), True))
+        if status == "queued" or not scheduled
+    ]
+    for columns in [*(common for _ in range(400)), *rare, *rare[::2], *({"status": None} for _ in range(by_hand))]:
+        for queue in ("m",) if columns is common else ("a", "m", "z"):
+            row = {name: now + value if isinstance(value, timedelta) else value for name, value in columns.items()}
+            stored(listing, queue=queue, **row)
+    assert listing.get_stats() == BaseBackend.get_stats(listing)
+
+
 def write(listing: BaseBackend, by_hand: dict[str, Any]) -> None:
     """Change the only task past sitq."""
     assert isinstance(listing, SQLAlchemyBackend), "nothing else keeps what was stored past its queue"
@@ -163,22 +194,23 @@ def test_many_queues_are_counted(backend: BaseBackend) -> None:
     assert len(stats.queues) == stats.pending_tasks == 300
 
 
-def test_rows_that_were_written_by_hand_are_counted_as_they_are(tmp_path: Path) -> None:
+def test_rows_that_were_written_by_hand_are_counted_as_they_are(listing: BaseBackend) -> None:
     """Waiting tasks without a time among those that wait for theirs, and without a time of their making."""
-    with SQLiteBackend(tmp_path / "tasks.db") as backend:
-        now = backend.now()
-        for retry_count in (0, 3):
-            stored(backend, due_at=now + timedelta(hours=1), scheduled=True, retry_count=retry_count)
-        stored(backend, created_at=now - timedelta(hours=1))
-        stored(backend, created_at=now)
-        for change in (
-            "due_at = NULL, created_at = due_at WHERE retry_count = 3",
-            "due_at = NULL, created_at = due_at WHERE due_at IS NOT NULL",
-            "created_at = NULL WHERE id = (SELECT min(id) FROM tasks WHERE NOT scheduled)",
-        ):
-            with backend.engine.begin() as connection:
-                connection.exec_driver_sql(f"UPDATE tasks SET {change}")
-            assert backend.get_stats() == BaseBackend.get_stats(backend), change
+    if not isinstance(listing, SQLAlchemyBackend):
+        pytest.skip("only a database can be written past sitq")
+    now = listing.now()
+    for retry_count in (0, 3):
+        stored(listing, due_at=now + timedelta(hours=1), scheduled=True, retry_count=retry_count)
+    stored(listing, created_at=now - timedelta(hours=1))
+    stored(listing, created_at=now)
+    for change in (
+        "created_at = due_at, due_at = NULL WHERE retry_count = 3",
+        "created_at = '2020-01-01 00:00:00', due_at = NULL WHERE due_at IS NOT NULL",
+        "created_at = NULL WHERE id = (SELECT min(id) FROM tasks WHERE NOT scheduled)",
+    ):
+        with listing.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE tasks SET {change}")
+        assert listing.get_stats() == BaseBackend.get_stats(listing), change
 
 
 @pytest.mark.parametrize("others", ["waiting", "future", "retried", "ended"])

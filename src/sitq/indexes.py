@@ -11,6 +11,16 @@ WITH_PARTIAL_INDEXES = ("sqlite", "postgresql")
 """The dialects of databases whose indexes may leave rows out."""
 
 
+TIMED = ("status", "scheduled", "retry_count", "queue", "due_at", "created_at")
+"""Grouped by the first of them, counts need no sorting; and where the index holds all tasks, the first time of each
+group is found by a seek."""
+
+
+TIMED = ("status", "scheduled", "retry_count", "queue", "due_at", "created_at")
+"""Grouped by the first of them, tasks are counted without sorting; and where the index holds all, seeks find the first
+times of each group."""
+
+
 class PartialIndex(Index):
     """An index of the rows ``where`` something holds; of all rows, in databases that cannot leave any out.
 
@@ -55,6 +65,6 @@ def task_indexes(table_name: str) -> tuple[Index, ...]:
         PartialIndex(f"ix_{table_name}_due", "status", "scheduled", "due_at", where=future),
         PartialIndex(f"ix_{table_name}_lease", "status", "lease_until", where=running),
         PartialIndex(f"ix_{table_name}_history", "queue", "status", "completed_at", where=over),
-        PartialIndex(f"ix_{table_name}_timed", "status", "scheduled", "queue", "due_at", "retry_count", where=timed),
+        PartialIndex(f"ix_{table_name}_timed", *TIMED, where=timed),
         PartialIndex(f"uq_{table_name}_unique_key", "unique_key", unique=True, where=held),
     )

@@ -38,7 +38,7 @@ from .documented import DOCUMENTED, documented_tables
 from .exceptions import SchemaError, SchemaOutdatedError, SchemaTooNewError, SitqWarning
 from .models import OWN_MODELS, Base
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision that this version knows, the oldest first."""
 
 HEAD = REVISIONS[-1]

@@ -227,7 +227,7 @@ def upgrade() -> None:
         )
         batch_op.create_index(
             "ix_sitq_tasks_timed",
-            ["status", "scheduled", "queue", "due_at", "retry_count"],
+            ["status", "scheduled", "retry_count", "queue", "due_at", "created_at"],
             unique=False,
             sqlite_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
             postgresql_where=sa.text("status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"),
