@@ -31,7 +31,7 @@ CLAIMS = 40
 WARMING = 5
 
 WARM_AFTER = 3.0
-"""After how many seconds of asking the same what is read stays in memory: MariaDB keeps what is read again after one."""
+"""For how many seconds the same is asked before: MariaDB keeps in memory what is read again after a second."""
 
 NUMBERS = {
     "sqlite": "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n) AS n",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from sitq.backends.sqlite import SQLiteBackend
 from sitq.ids import new_id
 from sitq.models import Task
 from sitq.stats import Stats, TaskCounts
-from sitq.testing.records import new_row
+from sitq.testing.records import completed, new_row, request, retried
 from working import gate, reset, run, until, wait_at_gate, wait_started
 
 
@@ -252,6 +254,29 @@ def test_no_row_is_looked_at_to_count_tasks(tmp_path: Path, others: str) -> None
         *(["ix_tasks_claim"] if others == "future" else []),
     ]
     assert all(any(index in plan for index in few) for plan in rows_are_read), ways
+
+
+def test_counts_are_of_one_moment_while_others_claim_and_finish(backend: BaseBackend) -> None:
+    """Whatever a task is just now, it is counted once."""
+    backend.enqueue([new_row(queue=queue) for queue in [*(["common"] * 500), *(["rare"] * 20)]])
+    rounds, about_to_look = 50, threading.Semaphore(0)
+
+    def work() -> None:
+        for _ in range(rounds):
+            about_to_look.acquire()
+            first, *others = backend.claim(request(queues=("rare", "common"), limit=7))
+            backend.finish([completed(first), *(retried(claim, claim.created_at) for claim in others)])
+            backend.retry([first.id])
+
+    seen = []
+    with ThreadPoolExecutor() as pool:
+        worker = pool.submit(work)
+        for _ in range(rounds):
+            about_to_look.release()
+            seen.append(backend.get_stats())
+        worker.result()
+    assert {stats.total_tasks for stats in seen} == {520}
+    assert {stats.pending_tasks + stats.running_tasks + stats.completed_tasks for stats in seen} == {520}
 
 
 def fail() -> None:
