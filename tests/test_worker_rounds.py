@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from dict_backend import DictBackend
 from sitq import TaskQueue, Worker, current_task
-from sitq.claims import Claim, ClaimRequest
+from sitq.claims import Claim, ClaimRequest, Token
 from sitq.models import TaskStatus
 from working import LONG, note_later, ran, reset, run, until
 
@@ -117,6 +118,28 @@ def test_what_is_claimed_does_not_wait_for_progress_that_takes_long_to_be_writte
 
     run(scenario)
     assert sorted(ran) == list(range(300))
+
+
+class HeartSpy(RoundsSpy):
+    """Keeps the event loop from its second round until a beat has extended what was claimed before anything began."""
+
+    def __init__(self) -> None:
+        super().__init__(overlap=True, when=self.await_beat)
+        self.extended = threading.Event()
+
+    def extend(self, tokens: Sequence[Token], lease: float) -> list[bool]:
+        held = super().extend(tokens, lease)
+        if len(tokens) == 100 and all(held) and not ran:
+            self.extended.set()
+        return held
+
+    def await_beat(self) -> None:
+        assert self.extended.wait(LONG)
+
+
+def test_what_is_claimed_and_not_begun_is_extended_by_the_heartbeat() -> None:
+    rounds = drain(HeartSpy(), 300, concurrency=200, lease=0.3)
+    assert rounds[:2] == [Round(outcomes=0, limit=100, begun=0), Round(outcomes=0, limit=100, begun=0)]
 
 
 def test_what_is_claimed_and_not_begun_is_given_back_by_a_worker_that_is_cancelled() -> None:
