@@ -1,13 +1,14 @@
 """What it takes to import sitq, and to a first enqueue: ``python -m benchmarks.importing [--rounds N] [--write]``.
 
-Each program runs in fresh processes, the programs in turn, and the median counts: milliseconds until the process has
-ended, and of a processor, which others on the machine disturb less. ``--write`` puts the table into
-``docs/explanation/performance.md``.
+Beside it the peers that are installed. Each program runs in fresh processes, the programs in turn, and the median
+counts: milliseconds until the process has ended, and of a processor, which others on the machine disturb less.
+``--write`` puts the table into ``docs/explanation/performance.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
@@ -45,6 +46,9 @@ PROGRAMS = {
     "one enqueue into an SQLite file": ENQUEUE,
 }
 NOTHING, _, _, WHAT_SITQ_NEEDS, *_ = PROGRAMS
+
+PEERS = ("huey", "taskito", "honker", "pgqueuer", "procrastinate", "oban")
+PROGRAMS |= {f"`import {peer}`": f"import {peer}" for peer in PEERS if importlib.util.find_spec(peer)}
 
 
 class Times(NamedTuple):

@@ -1,4 +1,4 @@
-"""The index of waiting tasks with a time, or with another attempt, by attempts: what was never tried is one range."""
+"""The index of waiting tasks with a time, or with another attempt, begins with what a task counts as."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
+NAME = "ix_tasks_timed"
 TIMED = "status = 'queued' AND (due_at IS NOT NULL OR retry_count > 0)"
 
 
@@ -22,6 +23,10 @@ def downgrade() -> None:
 
 
 def replace_index(columns: list[str]) -> None:
-    op.drop_index("ix_tasks_timed", table_name="tasks")
+    if op.get_bind().dialect.name in ("mysql", "mariadb"):
+        # At once: a change that was interrupted between the two could not be repeated, since each commits there.
+        op.execute(f"ALTER TABLE tasks DROP INDEX {NAME}, ADD INDEX {NAME} ({', '.join(columns)})")
+        return
+    op.drop_index(NAME, table_name="tasks")
     where = sa.text(TIMED)
-    op.create_index("ix_tasks_timed", "tasks", columns, sqlite_where=where, postgresql_where=where)
+    op.create_index(NAME, "tasks", columns, sqlite_where=where, postgresql_where=where)

@@ -12,13 +12,8 @@ WITH_PARTIAL_INDEXES = ("sqlite", "postgresql")
 
 
 TIMED = ("status", "scheduled", "retry_count", "queue", "due_at", "created_at")
-"""Grouped by the first of them, counts need no sorting; and where the index holds all tasks, the first time of each
-group is found by a seek."""
-
-
-TIMED = ("status", "scheduled", "retry_count", "queue", "due_at", "created_at")
-"""Grouped by the first of them, tasks are counted without sorting; and where the index holds all, seeks find the first
-times of each group."""
+"""What a task counts as, then its times: groups of them need no sorting, and where the index holds all tasks, the first
+time of each is found by a seek."""
 
 
 class PartialIndex(Index):

@@ -62,7 +62,7 @@ class MariaDBDialect(ServerDialect):
     """How MariaDB is opened and written."""
 
     # A claim of many tasks in a small table would else read and lock all that are due, and leave none for others.
-    index_hint = "FORCE INDEX ({})"
+    index_hint = "FORCE INDEX (`{}`)"
     clock = select(text("UTC_TIMESTAMP(6)"))
     connect_timeouts = dict.fromkeys(("pymysql", "asyncmy", "aiomysql", "mysqldb"), ("connect_timeout", int))
 

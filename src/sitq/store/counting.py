@@ -1,49 +1,23 @@
-"""How many tasks there are."""
+"""How many tasks there are, and since when the first of them has been due."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 
 from ..models import Models, StoreModels
 from ..stats import TaskGroup
 from .counting_in_partial import count_in_partial_indexes
 from .counting_in_whole import count_in_whole_indexes
-from .counting_parts import asked_at, count_where
 from .door import Door
-from .tables import QUEUED, is_due
+from .tables import is_due
 
 
 def count_tasks(session: Door, models: StoreModels, now: datetime) -> list[TaskGroup]:
-    """The tasks by queue and status, of one moment; a queue and a status may come in several groups.
-
-    Indexes count them. Where rows that somebody wrote by hand cannot be counted so, every task is looked at.
-    """
-    count = count_in_partial_indexes if models.index_hint is None else count_in_whole_indexes
-    groups = count(session, models, now)
-    if groups is None:
-        return [TaskGroup(*row) for row in session.execute(count_by_rows(models), {"now": now})]
-    return groups
-
-
-@lru_cache
-def count_by_rows(models: Models) -> Any:
-    """The groups, by looking at every task."""
-    task = models.task
-    status = func.coalesce(task.status, QUEUED)
-    waits = status == QUEUED
-    is_past = waits & (task.due_at.is_(None) | (task.due_at <= asked_at()))
-    return select(
-        task.queue,
-        status.label("status"),
-        func.count().label("tasks"),
-        count_where(waits & (task.due_at > asked_at())),
-        count_where(waits & (task.retry_count > 0)),
-        func.min(case((is_past, func.coalesce(task.due_at, task.created_at)))),
-    ).group_by(task.queue, status)
+    """The tasks by queue and status, of one moment; a queue and a status may come in several groups."""
+    groups = None if models.index_hint is None else count_in_whole_indexes(session, models, now)
+    return count_in_partial_indexes(session, models, now) if groups is None else groups
 
 
 def oldest_due_at(session: Door, models: Models) -> datetime | None:

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal_column, select, union_all
+from sqlalchemy import ColumnElement, Select, case, cast, func, literal_column, null, select, union_all
 from sqlalchemy.orm import aliased
 
+from ..columns import Moment
 from ..models import Models, TaskMixin
 from ..stats import TaskGroup
-from .counting_parts import BY_HAND, NO_TIME, UNTOLD, ZERO, asked_at, by_hand_if, count_where, is_timeless, overdue
+from .counting_by_rows import count_by_rows
 from .door import Door
-from .tables import FALSE, QUEUED, RUNNING, TRUE, is_due, is_over, is_running, is_timed
+from .tables import (
+    FALSE,
+    QUEUED,
+    RUNNING,
+    TRUE,
+    asked_at,
+    count_where,
+    is_due,
+    is_over,
+    is_running,
+    is_scheduled,
+    is_timed,
+)
+
+ZERO: ColumnElement[Any] = literal_column("0")
+NO_TIME = cast(null(), Moment)
+
+UNTOLD, BY_HAND = 1, 2
+"""What may be in doubt about a group: since when its oldest is due; and how its tasks count, which are in two indexes
+or in another one than their status says."""
 
 
-def count_in_partial_indexes(session: Door, models: Models, now: datetime) -> list[TaskGroup] | None:
+def count_in_partial_indexes(session: Door, models: Models, now: datetime) -> list[TaskGroup]:
     """The tasks by queue and status, in one statement but for a time that is ``sought``.
 
-    Each index counts its own. ``None`` if a row that somebody wrote by hand is in two, or in another one than its
-    status says.
+    Each index counts its own. Where a row that somebody wrote by hand is in two, or in another one than its status
+    says, every task is looked at.
     """
     counted = [(TaskGroup(*group), doubt) for *group, doubt in session.execute(count_by_indexes(models), {"now": now})]
     if any(doubt == BY_HAND for _, doubt in counted):
-        return None
+        return count_by_rows(session, models, now)
     return [sought(session, models, group) if doubt == UNTOLD else group for group, doubt in counted]
 
 
@@ -57,8 +78,8 @@ def running(models: Models) -> Select[Any]:
 def over(models: Models) -> Select[Any]:
     """Those that neither wait nor run; and some that do by their status, but that somebody wrote by hand."""
     task = models.task
-    by_hand = func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING])
-    return by_status(task, is_over(task), by_hand_if(by_hand))
+    doubt = case((func.coalesce(task.status, QUEUED).in_([QUEUED, RUNNING]), literal_column(str(BY_HAND))), else_=ZERO)
+    return by_status(task, is_over(task), doubt)
 
 
 def by_status(task: type[TaskMixin], condition: ColumnElement[bool], doubt: ColumnElement[Any]) -> Select[Any]:
@@ -94,12 +115,21 @@ def scheduled(models: Models) -> Select[Any]:
     return rows.where(is_timed(task), task.scheduled == TRUE).group_by(task.retry_count, task.queue)
 
 
+def overdue(models: Models) -> Select[Any]:
+    """Those of them whose time has come, few as a rule; by their order they are found in the index of times."""
+    task = models.task
+    few = select(task.queue, task.due_at).where(is_scheduled(task), task.due_at <= asked_at()).order_by(task.due_at)
+    some = few.limit(literal_column(str(sys.maxsize))).subquery()  # without a limit the order counts for nothing
+    rows = select(some.c.queue, QUEUED, ZERO, -func.count(), ZERO, func.min(some.c.due_at), ZERO)
+    return rows.group_by(some.c.queue)
+
+
 def timeless(models: Models) -> Select[Any]:
     """Those that somebody wrote by hand without a time: ``scheduled`` has counted the ones that were tried before."""
     task = models.task
     untried = count_where(func.coalesce(task.retry_count, 0) <= 0)
     rows = select(task.queue, QUEUED, untried, untried - func.count(), ZERO, func.min(task.created_at), ZERO)
-    return rows.where(is_timeless(task)).group_by(task.queue)
+    return rows.where(is_scheduled(task), task.due_at.is_(None)).group_by(task.queue)
 
 
 def retrying(task: type[TaskMixin]) -> ColumnElement[int]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Table, TableClause, column, literal_column, table
+from sqlalchemy import ColumnElement, Table, TableClause, bindparam, case, column, func, literal_column, table
 from sqlalchemy.orm import MappedAsDataclass
 
+from ..columns import UTCDateTime
 from ..models import TaskMixin, TaskStatus
 
 # Literals, never parameters: a partial index is used only where the statement repeats its predicate.
@@ -38,6 +40,16 @@ def bare_table(model: type[MappedAsDataclass], keys: tuple[str, ...]) -> TableCl
     mapped = table_of(model)
     columns = [column(key, mapped.c[key].type) for key in keys]
     return table(mapped.name, *columns, schema=mapped.schema)
+
+
+def asked_at() -> ColumnElement[datetime]:
+    """The moment of the question, by the name ``now``."""
+    return bindparam("now", type_=UTCDateTime())
+
+
+def count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    """In how many rows something holds."""
+    return func.count(case((condition, 1)))
 
 
 def is_due(task: type[TaskMixin]) -> ColumnElement[bool]:
