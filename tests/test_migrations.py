@@ -9,7 +9,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlalchemy import URL, Connection, Engine, MetaData, Table, inspect, make_u
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from databases import KINDS, empty_database, engine_to_migrate
+from listeners import listening
 from sitq import schema
 from sitq.documented import SQLITE_RESULTS, SQLITE_TASKS
 from sitq.exceptions import SchemaError
@@ -152,6 +153,35 @@ def test_rows_survive_every_step_down_and_up(engine: Engine) -> None:
         for revision in schema.REVISIONS[1:]:
             schema.upgrade(connection, revision)
         assert rows(connection, "tasks") + rows(connection, "results") == made
+
+
+def test_the_newest_revision_can_be_repeated_wherever_it_was_interrupted(engine: Engine) -> None:
+    """MariaDB commits every change of a table at once."""
+    with engine.begin() as connection:
+        schema.create(connection)
+        wanted = described(connection)
+    sent: list[str] = []
+
+    def interrupt(connection: Connection, cursor: object, statement: str, *_: object) -> None:
+        if not statement.startswith("BEGIN"):
+            sent.append(statement)
+            if len(sent) == at:
+                raise InterruptedError
+
+    at, is_through = 0, False
+    while not is_through:
+        with engine.begin() as connection:
+            schema.downgrade(connection, schema.REVISIONS[-2])
+        at += 1
+        sent.clear()
+        with listening(engine, "after_cursor_execute", interrupt), suppress(InterruptedError):
+            with engine.begin() as connection:
+                schema.upgrade(connection)
+            is_through = True
+        with engine.begin() as connection:
+            schema.upgrade(connection)
+            assert described(connection) == wanted, sent
+    assert [statement for statement in sent if "ix_tasks_timed" in statement] != []
 
 
 def test_raw_inserts_of_documented_columns_get_defaults(engine: Engine) -> None:

@@ -207,6 +207,23 @@ def test_an_upgrade_waits_for_a_transaction_that_is_about_to_write(kind: str, tm
         migrating.dispose()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("revision", ["0004", "0005", "0006"])
+def test_a_schema_that_lacks_only_indexes_is_counted_too(kind: str, revision: str, tmp_path: Path) -> None:
+    with empty_database(kind, tmp_path) as url:
+        upgrade(url)
+        migrating = engine_to_migrate(url)
+        with migrating.begin() as connection:
+            schema.downgrade(connection, revision)
+        migrating.dispose()
+        with pytest.warns(sitq.SitqWarning, match=revision), sitq.open_backend(url, auto_upgrade=False) as backend:
+            queue = sitq.SyncTaskQueue(backend)
+            queue.options(delay=3600).enqueue(len, "four")
+            queue.cancel(queue.enqueue_many(len, [("four",), ("five",)])[:1])
+            stats = backend.get_stats()
+    assert (stats.total_tasks, stats.pending_tasks, stats.scheduled_tasks, stats.cancelled_tasks) == (3, 2, 1, 1)
+
+
 def upgrade(url: URL) -> str:
     with sitq.open_backend(url) as backend:
         backend.initialize()
