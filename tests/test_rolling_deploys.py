@@ -216,7 +216,10 @@ def test_a_schema_that_lacks_only_indexes_is_counted_too(kind: str, revision: st
         with migrating.begin() as connection:
             schema.downgrade(connection, revision)
         migrating.dispose()
-        with pytest.warns(sitq.SitqWarning, match=revision), sitq.open_backend(url, auto_upgrade=False) as backend:
+        backend = sitq.open_backend(url, auto_upgrade=False)
+        with pytest.warns(sitq.SitqWarning, match=revision):
+            backend.initialize()
+        with backend:
             queue = sitq.SyncTaskQueue(backend)
             queue.options(delay=3600).enqueue(len, "four")
             queue.cancel(queue.enqueue_many(len, [("four",), ("five",)])[:1])

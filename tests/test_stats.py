@@ -256,6 +256,34 @@ def test_no_row_is_looked_at_to_count_tasks(tmp_path: Path, others: str) -> None
     assert all(any(index in plan for index in few) for plan in rows_are_read), ways
 
 
+def test_a_queue_that_appears_while_tasks_are_counted_is_counted_in_full_or_not_at_all(listing: BaseBackend) -> None:
+    if not isinstance(listing, SQLAlchemyBackend):
+        pytest.skip("only a database is asked by statements")
+    stored(listing)
+    names = iter(["new"])
+
+    def appear(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if "UNION ALL" in statement:
+            for name in names:
+                stored(listing, queue=name)
+
+    with listening(listing.engine, "before_cursor_execute", appear):
+        stats = listing.get_stats()
+    assert next(names, None) is None
+    assert stats.queues["default"].pending_tasks == 1
+    assert None not in [counts.oldest_due_at for counts in stats.queues.values()]
+
+
+def test_a_queue_of_two_spellings_is_counted(listing: BaseBackend) -> None:
+    """MariaDB takes them for one."""
+    for queue in ("a", "a ", "A"):
+        for status in ("queued", "running", "failed"):
+            stored(listing, queue=queue, status=status)
+    stats = listing.get_stats()
+    assert (stats.total_tasks, stats.pending_tasks, stats.running_tasks, stats.failed_tasks) == (9, 3, 3, 3)
+    assert sum(counts.pending_tasks for counts in stats.queues.values()) == 3
+
+
 def test_counts_are_of_one_moment_while_others_claim_and_finish(backend: BaseBackend) -> None:
     """Whatever a task is just now, it is counted once."""
     backend.enqueue([new_row(queue=queue) for queue in [*(["common"] * 500), *(["rare"] * 20)]])

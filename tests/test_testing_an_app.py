@@ -240,6 +240,7 @@ def test_a_server_will_do(kind: str, server_database: Callable[[str], URL]) -> N
         app.session.add(order := Order(id=7))
         app.queue.enqueue(ship, 7)
         app.queue.enqueue(ship, 7, fails=True)
+        assert app.queue.backend.get_stats().pending_tasks == 2
         assert [task.status for task in app.tasks.drain(raise_errors=False)] == ["completed", "failed"]
         assert order.status == "shipped"
 

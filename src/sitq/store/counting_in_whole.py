@@ -20,16 +20,19 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    cast,
     func,
     inspect,
     literal_column,
+    null,
     or_,
     select,
-    text,
     type_coerce,
+    union_all,
 )
 from sqlalchemy.types import TypeEngine
 
+from ..columns import Moment
 from ..models import StoreModels, TaskMixin, TaskStatus
 from ..stats import TaskGroup
 from .compiled import compiled_for
@@ -37,21 +40,25 @@ from .counting_by_rows import count_by_rows
 from .door import Door, connection_of
 from .tables import asked_at, table_of
 
-OF_ONE_MOMENT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-"""What makes all statements of the transaction that it precedes see the same rows."""
-
 MOST_KINDS = 50
-"""How many kinds are counted so: two questions are asked about each."""
+"""How many kinds are counted so: each is looked for by itself."""
+
+TRIES = 3
+"""How often tasks are counted of which some are of a kind that was not there just before."""
 
 COMMONNESS = 2.5
 """How many times as many as all others together the tasks of a kind must seem to be to be left out.
 
-To look at an entry in ranges costs the server three times as much as a bare ``count(*)`` does, and twice as much as
-without ranges. It never estimates that a kind has more than half of all tasks.
+To look at an entry in ranges was measured to cost MariaDB three times as much as a bare ``count(*)``, and twice as much
+as without ranges. It never estimates that a kind has more than half of all tasks.
 """
 
 
 ONE: ColumnElement[Any] = literal_column("1")
+NO_TIME = cast(null(), Moment)
+
+ALL = -1
+"""The number of all tasks, in place of that of a kind."""
 
 
 class Kind(NamedTuple):
@@ -67,22 +74,40 @@ class Kind(NamedTuple):
         """Whether it is none that somebody wrote by hand."""
         return self.status is not None and self.scheduled in (0, 1) and self.retry_count is not None
 
+    @property
+    def waits(self) -> bool:
+        """Whether its tasks wait for a worker, or for their time."""
+        return self.status == TaskStatus.QUEUED
+
+
+class Times(NamedTuple):
+    """What was found of the tasks of a kind that wait.
+
+    ``out_of_place`` are due before their time, or still scheduled though their time has come or was never told.
+    """
+
+    out_of_place: int
+    first_due_at: datetime | None
+    first_created_at: datetime | None
+
 
 def count_in_whole_indexes(session: Door, models: StoreModels, now: datetime) -> list[TaskGroup] | None:
-    """The tasks by queue and status. ``None`` if there are too many kinds, or no index of kinds.
+    """The tasks by queue and status. ``None`` where there are too many kinds, or new ones again and again, or no index.
 
-    Where somebody wrote a task by hand that is of none, every task is looked at. No statement may have preceded this in
-    its transaction.
+    Where somebody wrote a task by hand that is of none, every task is looked at.
     """
-    session.execute(OF_ONE_MOMENT)
     if not has_index_of_kinds(session, models):
         return None
-    kinds = every_kind(session, models)
-    if not all(kind.is_regular for kind in kinds):
-        return count_by_rows(session, models, now)
-    if len(kinds) > MOST_KINDS:
-        return None
-    return [group_of(session, models, now, kind, tasks) for kind, tasks in count_kinds(session, models, kinds).items()]
+    for _ in range(TRIES):
+        kinds = every_kind(session, models)
+        if not all(kind.is_regular for kind in kinds):
+            return count_by_rows(session, models, now)
+        if len(kinds) > MOST_KINDS:
+            return None
+        counted, times = count_kinds(session, models, now, kinds)
+        if counted.keys() <= set(kinds):  # else there is another one by now, or a queue has two spellings
+            return [group_of(kind, tasks, times.get(kind)) for kind, tasks in counted.items() if tasks]
+    return None
 
 
 def has_index_of_kinds(session: Door, models: StoreModels) -> bool:
@@ -112,15 +137,28 @@ def every_kind(session: Door, models: StoreModels) -> list[Kind]:
     return kinds
 
 
-def count_kinds(session: Door, models: StoreModels, kinds: list[Kind]) -> dict[Kind, int]:
-    """How many tasks there are of each kind."""
-    commonest = commonest_kind(session, models, kinds)
-    if commonest is None:
-        return {Kind(*kind): tasks for *kind, tasks in session.execute(tasks_by_kind(models))}
-    others = session.execute(tasks_of_others(models), commonest._asdict())
-    counted = {Kind(*kind): tasks for *kind, tasks in others}
-    every: int = session.execute(select(func.count()).select_from(models.task)).scalar_one()
-    return {**counted, commonest: every - sum(counted.values())}
+def count_kinds(
+    session: Door, models: StoreModels, now: datetime, kinds: list[Kind]
+) -> tuple[dict[Kind, int], dict[Kind, Times]]:
+    """How many tasks there are of each kind, and of those that wait the times: in one statement, so of one moment."""
+    commonest, waiting = commonest_kind(session, models, kinds), [kind for kind in kinds if kind.waits]
+    values: dict[str, Any] = {"now": now} if commonest is None else {"now": now, **commonest._asdict()}
+    for number, kind in enumerate(waiting):
+        values |= {f"{name}_{number}": value for name, value in kind._asdict().items()}
+    statement = count_by_kinds(models, commonest is not None, tuple(bool(kind.scheduled) for kind in waiting))
+    counted: dict[Kind, int] = {}
+    times: dict[Kind, Times] = {}
+    every = 0
+    for number, *columns, tasks, first_due_at, first_created_at in session.execute(statement, values):
+        if number is None:
+            counted[Kind(*columns)] = tasks
+        elif number == ALL:
+            every = tasks
+        else:
+            times[waiting[number]] = Times(tasks, first_due_at, first_created_at)
+    if commonest is not None:
+        counted[commonest] = every - sum(counted.values())
+    return counted, times
 
 
 def commonest_kind(session: Door, models: StoreModels, kinds: list[Kind]) -> Kind | None:
@@ -140,14 +178,12 @@ def estimate(session: Door, models: StoreModels, kind: Kind) -> int:
     return int(plan.mappings().one()["rows"] or 0)  # MariaDB gives text
 
 
-def group_of(session: Door, models: StoreModels, now: datetime, kind: Kind, tasks: int) -> TaskGroup:
-    """So many tasks of a kind, and if they wait, for how many the time is to come, and since when the oldest is due."""
-    if kind.status != TaskStatus.QUEUED:
+def group_of(kind: Kind, tasks: int, times: Times | None) -> TaskGroup:
+    """So many tasks of a kind; if they wait, for how many the time is to come, and since when the oldest is due."""
+    if times is None:
         return TaskGroup(kind.queue, kind.status, tasks, 0, 0, None)
-    asked = times_of_scheduled if kind.scheduled else times_of_due
-    not_so, first_due_at, first_created_at = session.execute(asked(models), {"now": now, **kind._asdict()}).one()
-    oldest = min((each for each in (first_due_at, first_created_at) if each is not None), default=None)
-    to_come = tasks - not_so if kind.scheduled else not_so
+    oldest = min((time for time in (times.first_due_at, times.first_created_at) if time is not None), default=None)
+    to_come = tasks - times.out_of_place if kind.scheduled else times.out_of_place
     return TaskGroup(kind.queue, kind.status, tasks, to_come, tasks if kind.retry_count > 0 else 0, oldest)
 
 
@@ -165,15 +201,15 @@ def columns_of_kind(task: type[TaskMixin]) -> tuple[Any, ...]:
     return task.status, type_coerce(task.scheduled, Integer), task.retry_count, task.queue
 
 
-def bound_kind() -> tuple[ColumnElement[Any], ...]:
-    """The values of a kind."""
+def bound_kind(suffix: str = "") -> tuple[ColumnElement[Any], ...]:
+    """The values of a kind, by the names of its fields and what may follow them."""
     types: tuple[TypeEngine[Any], ...] = (String(), Integer(), Integer(), String())
-    return tuple(bindparam(name, type_=type_) for name, type_ in zip(Kind._fields, types, strict=True))
+    return tuple(bindparam(name + suffix, type_=type_) for name, type_ in zip(Kind._fields, types, strict=True))
 
 
-def is_of_kind(task: type[TaskMixin]) -> ColumnElement[bool]:
+def is_of_kind(task: type[TaskMixin], suffix: str = "") -> ColumnElement[bool]:
     """The tasks of a kind whose values are bound."""
-    return and_(*(column == value for column, value in zip(columns_of_kind(task), bound_kind(), strict=True)))
+    return and_(*(column == value for column, value in zip(columns_of_kind(task), bound_kind(suffix), strict=True)))
 
 
 def is_beyond(task: type[TaskMixin], differs: Callable[[Any, Any], Any]) -> ColumnElement[bool]:
@@ -209,40 +245,37 @@ def tasks_of_kind(models: StoreModels) -> Select[Any]:
 
 
 @lru_cache
-def tasks_by_kind(models: StoreModels) -> Select[Any]:
-    """How many tasks there are of each kind."""
-    columns = columns_of_kind(models.task)
-    return in_index(models, select(*columns, func.count())).group_by(*columns)
+def count_by_kinds(models: StoreModels, but_one: bool, waiting: tuple[bool, ...]) -> Any:
+    """How many tasks there are of each kind, and the times of kinds that wait, scheduled or not, by their numbers.
+
+    ``but_one`` leaves out the kind that is bound, and counts all tasks as ``ALL``.
+    """
+    task, columns = models.task, columns_of_kind(models.task)
+    parts = [in_index(models, select(null(), *columns, func.count(), NO_TIME, NO_TIME)).group_by(*columns)]
+    if but_one:
+        parts = [parts[0].where(is_beyond(task, operator.ne)), numbered(ALL, func.count()).select_from(task)]
+    parts += [times_of_kind(models, number, scheduled) for number, scheduled in enumerate(waiting)]
+    return union_all(*parts)
 
 
-@lru_cache
-def tasks_of_others(models: StoreModels) -> Select[Any]:
-    """How many there are of each kind but one."""
-    return tasks_by_kind(models).where(is_beyond(models.task, operator.ne))
+def numbered(number: int, tasks: ColumnElement[int], *times: ColumnElement[Any]) -> Select[Any]:
+    """A row that tells its kind by a number, and not by its columns."""
+    columns: list[ColumnElement[Any]] = [literal_column(str(number)), *(null() for _ in Kind._fields), tasks]
+    return select(*columns, *(times or (NO_TIME, NO_TIME)))
 
 
-@lru_cache
-def times_of_due(models: StoreModels) -> Select[Any]:
-    """Of due tasks of a kind: how many came before their time, and the first times of the others."""
-    return select(how_many(models, models.task.due_at > asked_at()), *first_times(models))
+def times_of_kind(models: StoreModels, number: int, scheduled: bool) -> Select[Any]:
+    """The ``Times`` of a kind that is bound with its number."""
+    task, suffix = models.task, f"_{number}"
 
+    def among(of_kind: Any, *conditions: ColumnElement[bool]) -> Select[Any]:
+        return in_index(models, select(of_kind)).where(is_of_kind(task, suffix), *conditions)
 
-@lru_cache
-def times_of_scheduled(models: StoreModels) -> Select[Any]:
-    """Of scheduled tasks of a kind: for how many the time has come, or was never told, and the first times of these."""
-    due_at = models.task.due_at
-    return select(how_many(models, due_at <= asked_at()) + how_many(models, due_at.is_(None)), *first_times(models))
+    def how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
+        return among(func.count(), condition).scalar_subquery()
 
-
-def how_many(models: StoreModels, condition: ColumnElement[bool]) -> ColumnElement[int]:
-    """Of how many tasks of a kind something holds."""
-    return in_index(models, select(func.count())).where(is_of_kind(models.task), condition).scalar_subquery()
-
-
-def first_times(models: StoreModels) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """The first time that has come of the tasks of a kind, and when the first without a time was enqueued."""
-    due_at, created_at = models.task.due_at, models.task.created_at
-    first_due = in_index(models, select(due_at)).where(is_of_kind(models.task), due_at <= asked_at())
-    untimed = in_index(models, select(created_at)).where(is_of_kind(models.task), due_at.is_(None))
-    first_created = untimed.where(created_at.is_not(None)).order_by(created_at)
-    return first_due.order_by(due_at).limit(ONE).scalar_subquery(), first_created.limit(ONE).scalar_subquery()
+    has_come, is_untold = task.due_at <= asked_at(), task.due_at.is_(None)
+    out_of_place = how_many(has_come) + how_many(is_untold) if scheduled else how_many(task.due_at > asked_at())
+    first_due = among(task.due_at, has_come).order_by(task.due_at)
+    first_created = among(task.created_at, is_untold, task.created_at.is_not(None)).order_by(task.created_at)
+    return numbered(number, out_of_place, *(each.limit(ONE).scalar_subquery() for each in (first_due, first_created)))
