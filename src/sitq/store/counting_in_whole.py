@@ -46,7 +46,7 @@ MOST_KINDS = 50
 TRIES = 3
 """How often tasks are counted of which some are of a kind that was not there just before."""
 
-COMMONNESS = 2.5
+COMMONNESS = 2
 """How many times as many as all others together the tasks of a kind must seem to be to be left out.
 
 To look at an entry in ranges was measured to cost MariaDB three times as much as a bare ``count(*)``, and twice as much
