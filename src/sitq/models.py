@@ -252,7 +252,8 @@ class StoreModels(Models):
         news: makes the expression that sends a topic to other processes with the commit; ``None`` where
             nobody can hear it.
         claims_at_once: whether a claim selects and leases in one statement.
-        index_hint: what makes the claim use an index, which the braces stand for, whatever the statistics say.
+        index_hint: what makes a statement use an index, which the braces stand for, whatever the statistics say;
+            ``None`` where that is not needed, and an index may hold some of the rows only.
         insert_if_free: makes the INSERT that does nothing where it would meet a unique index.
         insert_or_replace: makes the INSERT that overwrites the row with the same key, the column that is named.
         bulk_insert: see ``BulkInsert``; ``None`` where the driver itself is as fast.
