@@ -19,7 +19,7 @@ from ..models import Models, StoreModels, TaskStatus
 from .cancelling import only_wanted
 from .door import Door
 from .scheduling import any_scheduled, release_scheduled, time_has_come
-from .tables import FALSE, ROWS_A_STATEMENT, TRUE, is_due, is_scheduled, table_of
+from .tables import FALSE, ROWS_A_STATEMENT, TRUE, is_due, is_scheduled, table_of, using_index
 
 SWEEPS = 10
 """How often one claim sweeps tasks away that are not to run any more, before it leaves the rest to the next."""
@@ -176,10 +176,9 @@ def first_due(models: StoreModels, columns: list[Any], looking: bool) -> Select[
     question = select(*columns)
     if looking:
         question = question.where(~any_scheduled(models).exists())
-    if models.index_hint is not None:
-        question = question.with_hint(task, models.index_hint.format(f"ix_{table_of(task).name}_claim"))
     return (
-        question.where(is_due(task), task.queue == bindparam("in_queue"), ~paused)
+        using_index(models, question, "claim")
+        .where(is_due(task), task.queue == bindparam("in_queue"), ~paused)
         .order_by(task.priority.desc(), task.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)

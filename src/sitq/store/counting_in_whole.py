@@ -38,7 +38,10 @@ from ..stats import TaskGroup
 from .compiled import compiled_for
 from .counting_by_rows import count_by_rows
 from .door import Door, connection_of
-from .tables import asked_at, table_of
+from .tables import asked_at, index_of, table_of, using_index
+
+INDEX_OF_KINDS = "timed"
+"""The index that begins with the columns of ``Kind``; the times follow."""
 
 MOST_KINDS = 50
 """How many kinds are counted so: each is looked for by itself."""
@@ -114,15 +117,10 @@ def has_index_of_kinds(session: Door, models: StoreModels) -> bool:
     """Whether there is an index as this version wants it: an older schema is served too."""
     connection, table = connection_of(session), table_of(models.task)
     schemas = connection.get_execution_options().get("schema_translate_map") or {}
-    wanted = next(index for index in table.indexes if index.name == index_of_kinds(models))
+    wanted = next(index for index in table.indexes if index.name == index_of(models, INDEX_OF_KINDS))
     found = inspect(connection).get_indexes(table.name, schema=schemas.get(table.schema, table.schema))
     columns = [column.name for column in wanted.columns]
     return any(index["name"] == wanted.name and index["column_names"] == columns for index in found)
-
-
-def index_of_kinds(models: StoreModels) -> str:
-    """The name of the index that begins with the columns of ``Kind``, followed by the times."""
-    return f"ix_{table_of(models.task).name}_timed"
 
 
 def every_kind(session: Door, models: StoreModels) -> list[Kind]:
@@ -192,8 +190,7 @@ def group_of(kind: Kind, tasks: int, times: Times | None) -> TaskGroup:
 
 def in_index(models: StoreModels, question: Select[Any]) -> Select[Any]:
     """The question, to be answered from the index of kinds."""
-    assert models.index_hint is not None, "who needs all tasks in an index can be told which"
-    return question.with_hint(models.task, models.index_hint.format(index_of_kinds(models)))
+    return using_index(models, question, INDEX_OF_KINDS)
 
 
 def columns_of_kind(task: type[TaskMixin]) -> tuple[Any, ...]:

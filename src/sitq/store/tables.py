@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Table, TableClause, bindparam, case, column, func, literal_column, table
+from sqlalchemy import ColumnElement, Select, Table, TableClause, bindparam, case, column, func, literal_column, table
 from sqlalchemy.orm import MappedAsDataclass
 
 from ..columns import UTCDateTime
-from ..models import TaskMixin, TaskStatus
+from ..models import StoreModels, TaskMixin, TaskStatus
 
 # Literals, never parameters: a partial index is used only where the statement repeats its predicate.
 QUEUED: ColumnElement[Any] = literal_column(f"'{TaskStatus.QUEUED.value}'")
@@ -33,6 +33,18 @@ def portions(of: Sequence[T]) -> Iterator[Sequence[T]]:
 def table_of(model: type[MappedAsDataclass]) -> Table:
     """The table that a model is mapped to."""
     return cast(Table, model.__table__)  # type: ignore[attr-defined]  # a mixin's subclass is always mapped
+
+
+def index_of(models: StoreModels, name: str) -> str:
+    """The full name of an index of the tasks."""
+    return f"ix_{table_of(models.task).name}_{name}"
+
+
+def using_index(models: StoreModels, question: Select[Any], name: str) -> Select[Any]:
+    """The question, to be answered from an index of the tasks, where the database must be told."""
+    if models.index_hint is None:
+        return question
+    return question.with_hint(models.task, models.index_hint.format(index_of(models, name)))
 
 
 def bare_table(model: type[MappedAsDataclass], keys: tuple[str, ...]) -> TableClause:
